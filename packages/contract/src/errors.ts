@@ -1,0 +1,324 @@
+/** Every error a caller can meet, by stable code. Codes and statuses are a compatibility promise (docs/errors.md). */
+
+interface ErrorDefinition {
+  /** HTTP status the public API answers with. */
+  readonly status: number;
+  /** One plain sentence; a thrower may give a more specific one. */
+  readonly message: string;
+  /** What the caller can do. */
+  readonly suggestion: string;
+  /** Whether the same request may succeed later without anything being changed. */
+  readonly retryable: boolean;
+}
+
+export const errorRegistry = {
+  // The request
+  invalid_request: {
+    status: 400,
+    retryable: false,
+    message: "The request is not valid.",
+    suggestion: "Correct the fields named in details and send it again.",
+  },
+  invalid_id: {
+    status: 400,
+    retryable: false,
+    message: "That is not an id of the expected kind.",
+    suggestion: "Use the id exactly as the API returned it.",
+  },
+  invalid_name: {
+    status: 400,
+    retryable: false,
+    message: "That name is not allowed.",
+    suggestion: "Use 1 to 64 letters, digits, dots, underscores and dashes, beginning with a letter or digit.",
+  },
+  malformed_json: {
+    status: 400,
+    retryable: false,
+    message: "The body is not valid JSON.",
+    suggestion: "Send a JSON object.",
+  },
+  unauthorized: {
+    status: 401,
+    retryable: false,
+    message: "The API key is missing, unknown or revoked.",
+    suggestion: "Send a key in the X-API-Key header.",
+  },
+  route_not_found: {
+    status: 404,
+    retryable: false,
+    message: "There is nothing at this address.",
+    suggestion: "See the API's documentation for what there is.",
+  },
+  method_not_allowed: {
+    status: 405,
+    retryable: false,
+    message: "This address does not answer that method.",
+    suggestion: "Use a method named in the Allow header.",
+  },
+  body_too_large: {
+    status: 413,
+    retryable: false,
+    message: "The body is larger than this address takes.",
+    suggestion: "Send less, or use a streaming endpoint.",
+  },
+  unsupported_media_type: {
+    status: 415,
+    retryable: false,
+    message: "The body's content type is not understood here.",
+    suggestion: "Send application/json.",
+  },
+  // Sandboxes
+  sandbox_not_found: {
+    status: 404,
+    retryable: false,
+    message: "There is no such sandbox.",
+    suggestion: "List the sandboxes of your team to see which there are.",
+  },
+  template_not_found: {
+    status: 404,
+    retryable: false,
+    message: "There is no such template.",
+    suggestion: "Use the built-in template: minimal.",
+  },
+  sandbox_state_conflict: {
+    status: 409,
+    retryable: true,
+    message: "The sandbox is not in a state that allows this.",
+    suggestion: "Look at its status and try again when it has settled.",
+  },
+  sandbox_busy: {
+    status: 409,
+    retryable: true,
+    message: "Another operation on this sandbox is under way.",
+    suggestion: "Try again when it is done.",
+  },
+  port_closed: {
+    status: 502,
+    retryable: true,
+    message: "The sandbox is running but nothing listens on that port.",
+    suggestion: "Start the service in the sandbox, or use another port.",
+  },
+  // The guest
+  guest_boot_timeout: {
+    status: 504,
+    retryable: true,
+    message: "The guest did not answer in time after its start.",
+    suggestion: "Try again; if it persists, look at the sandbox's console output.",
+  },
+  guest_panicked: {
+    status: 500,
+    retryable: false,
+    message: "The guest's kernel panicked.",
+    suggestion: "Look at the console output in details; give the sandbox more memory if the kernel ran out of it.",
+  },
+  guest_out_of_memory: {
+    status: 500,
+    retryable: false,
+    message: "The guest ran out of memory and its kernel killed the process.",
+    suggestion: "Create the sandbox with more memory.",
+  },
+  guest_powered_off: {
+    status: 500,
+    retryable: false,
+    message: "The guest powered itself off.",
+    suggestion: "Create a new sandbox.",
+  },
+  vm_died: {
+    status: 500,
+    retryable: false,
+    message: "The virtual machine ended unexpectedly.",
+    suggestion: "Look at the host agent's log for the engine's last words.",
+  },
+  guest_init_failed: {
+    status: 500,
+    retryable: true,
+    message: "The guest did not accept its configuration.",
+    suggestion: "Try again; if it persists, look at the sandbox's console output.",
+  },
+  // The host
+  engine_missing: {
+    status: 500,
+    retryable: false,
+    message: "No program that runs virtual machines is installed.",
+    suggestion: "Install QEMU: apt-get install qemu-system-x86.",
+  },
+  engine_too_old: {
+    status: 500,
+    retryable: false,
+    message: "The installed QEMU is too old.",
+    suggestion: "Install QEMU 7.2 or newer.",
+  },
+  engine_failed: {
+    status: 500,
+    retryable: true,
+    message: "The engine refused or failed a command.",
+    suggestion: "Look at the host agent's log for the engine's own words.",
+  },
+  boot_files_missing: {
+    status: 500,
+    retryable: false,
+    message: "Kernel, initramfs or root filesystem is missing on the host.",
+    suggestion: "Run `wrenn setup` on the host.",
+  },
+  host_out_of_memory: {
+    status: 503,
+    retryable: true,
+    message: "The host has too little free memory for this sandbox.",
+    suggestion: "Ask for less memory, destroy sandboxes you no longer need, or try again later.",
+  },
+  host_out_of_disk: {
+    status: 503,
+    retryable: true,
+    message: "The host has too little free disk space for this sandbox.",
+    suggestion: "Free space on the host, or try again later.",
+  },
+  no_capacity: {
+    status: 503,
+    retryable: true,
+    message: "No host has room for this sandbox.",
+    suggestion: "Ask for less, destroy sandboxes you no longer need, or try again later.",
+  },
+  network_setup_failed: {
+    status: 500,
+    retryable: true,
+    message: "The sandbox's network could not be made.",
+    suggestion: "Run `wrenn doctor` on the host.",
+  },
+  // The platform
+  database_unavailable: {
+    status: 503,
+    retryable: true,
+    message: "PostgreSQL does not answer.",
+    suggestion: "Running sandboxes are not affected; try again when the database is back.",
+  },
+  host_unavailable: {
+    status: 503,
+    retryable: true,
+    message: "The host agent does not answer.",
+    suggestion: "Running sandboxes are not affected; try again when the agent is back.",
+  },
+  shutting_down: {
+    status: 503,
+    retryable: true,
+    message: "This server is shutting down.",
+    suggestion: "Try again in a moment.",
+  },
+  internal: {
+    status: 500,
+    retryable: false,
+    message: "Something went wrong inside Wrenn.",
+    suggestion: "Report the request id; the server's log has the cause.",
+  },
+  // The machine, as the command line and the bootstrap meet it
+  root_required: {
+    status: 500,
+    retryable: false,
+    message: "Wrenn must run as root on this machine.",
+    suggestion: "Run the same command with sudo.",
+  },
+  unsupported_machine: {
+    status: 500,
+    retryable: false,
+    message: "This machine cannot run Wrenn.",
+    suggestion: "Use Linux on x86-64.",
+  },
+  dependency_missing: {
+    status: 500,
+    retryable: false,
+    message: "Something Wrenn needs is not installed.",
+    suggestion: "Install what the message names, then run the command again.",
+  },
+  setup_failed: {
+    status: 500,
+    retryable: true,
+    message: "A step of the set-up failed.",
+    suggestion: "Mend what the message names, then run the command again: it goes on where it stopped.",
+  },
+  port_taken: {
+    status: 500,
+    retryable: false,
+    message: "Another program listens on the server's port.",
+    suggestion: "Stop that program, or choose another address with WRENN_LISTEN=127.0.0.1:PORT.",
+  },
+  server_unreachable: {
+    status: 503,
+    retryable: true,
+    message: "The Wrenn server does not answer.",
+    suggestion: "Start it with `wrenn up`.",
+  },
+  subprocess_failed: {
+    status: 500,
+    retryable: false,
+    message: "A program that Wrenn runs failed.",
+    suggestion: "The message has the program's own words.",
+  },
+} as const satisfies Record<string, ErrorDefinition>;
+
+export type ErrorCode = keyof typeof errorRegistry;
+
+export function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errorRegistry, code);
+}
+
+/** What the public API answers on any failure. */
+export interface ErrorBody {
+  error: { code: string; message: string; details?: Record<string, unknown>; suggestion?: string; request_id?: string };
+}
+
+export interface WrennErrorOptions {
+  message?: string;
+  suggestion?: string;
+  details?: Record<string, unknown>;
+  cause?: unknown;
+}
+
+/** An error with a code of the registry. Its message may be shown to the caller; its cause is for the log only. */
+export class WrennError extends Error {
+  readonly code: ErrorCode;
+  readonly suggestion: string;
+  readonly details: Record<string, unknown> | undefined;
+
+  constructor(code: ErrorCode, options: WrennErrorOptions = {}) {
+    super(options.message ?? errorRegistry[code].message, options.cause === undefined ? {} : { cause: options.cause });
+    this.name = "WrennError";
+    this.code = code;
+    this.suggestion = options.suggestion ?? errorRegistry[code].suggestion;
+    this.details = options.details;
+  }
+
+  get status(): number {
+    return errorRegistry[this.code].status;
+  }
+
+  get retryable(): boolean {
+    return errorRegistry[this.code].retryable;
+  }
+
+  toBody(requestId?: string): ErrorBody {
+    return {
+      error: {
+        code: this.code,
+        message: this.message,
+        ...(this.details === undefined ? {} : { details: this.details }),
+        suggestion: this.suggestion,
+        ...(requestId === undefined ? {} : { request_id: requestId }),
+      },
+    };
+  }
+}
+
+/** Whatever was caught, as a WrennError: itself, or `internal` with it as the cause. */
+export function asWrennError(thrown: unknown): WrennError {
+  return thrown instanceof WrennError ? thrown : new WrennError("internal", { cause: thrown });
+}
+
+/** An error with its causes, for a log or a terminal: one line each, outermost first. */
+export function describeError(thrown: unknown): string {
+  const lines: string[] = [];
+  const seen = new Set<unknown>();
+  for (let at: unknown = thrown; at !== undefined && !seen.has(at); at = at instanceof Error ? at.cause : undefined) {
+    seen.add(at);
+    lines.push(at instanceof WrennError ? `${at.code}: ${at.message}` : at instanceof Error ? at.message : JSON.stringify(at));
+  }
+  return lines.join("\n  caused by ");
+}

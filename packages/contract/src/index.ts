@@ -1,0 +1,13 @@
+export * from "./api-keys.ts";
+export * from "./errors.ts";
+export * from "./guest-network.ts";
+export * from "./ids.ts";
+export * from "./limits.ts";
+export * from "./names.ts";
+export * from "./rpc-errors.ts";
+export * from "./sandbox-state.ts";
+export * from "./schemas/health.ts";
+export * from "./schemas/sandbox.ts";
+export * as filesystemProto from "./gen/filesystem_pb.ts";
+export * as hostAgentProto from "./gen/host_agent_pb.ts";
+export * as processProto from "./gen/process_pb.ts";

@@ -1,0 +1,65 @@
+/** Sandboxes as the public API shows and takes them. */
+import { z } from "zod";
+import { environmentLimits, metadataLimits, sandboxLimits } from "../limits.ts";
+import { minimalTemplateName, namePattern } from "../names.ts";
+import { sandboxStatuses } from "../sandbox-state.ts";
+
+const environmentName = z.string().regex(/^[^=\0]+$/, "a variable's name is not empty and has no '=' in it");
+
+export const environmentSchema = z
+  .record(environmentName, z.string().regex(/^[^\0]*$/, "a value has no NUL in it"))
+  .refine((envs) => Object.keys(envs).length <= environmentLimits.maxEntries, {
+    message: `at most ${environmentLimits.maxEntries} variables`,
+  })
+  .refine((envs) => new TextEncoder().encode(JSON.stringify(envs)).length <= environmentLimits.maxBytes, {
+    message: `at most ${environmentLimits.maxBytes} bytes in all`,
+  });
+
+export const metadataSchema = z
+  .record(z.string().min(1).max(metadataLimits.maxKeyLength), z.string().max(metadataLimits.maxValueLength))
+  .refine((metadata) => Object.keys(metadata).length <= metadataLimits.maxEntries, {
+    message: `at most ${metadataLimits.maxEntries} entries`,
+  });
+
+function ranged(range: { min: number; max: number; default: number }) {
+  return z.number().int().min(range.min).max(range.max).default(range.default);
+}
+
+export const createSandboxSchema = z.strictObject({
+  template: z.string().regex(namePattern).default(minimalTemplateName),
+  vcpus: ranged(sandboxLimits.vcpus),
+  memory_mib: ranged(sandboxLimits.memoryMib),
+  disk_mib: ranged(sandboxLimits.diskMib),
+  metadata: metadataSchema.default({}),
+  /** Environment of every process started in the sandbox. Never returned. */
+  envs: environmentSchema.default({}),
+});
+export type CreateSandbox = z.infer<typeof createSandboxSchema>;
+export type CreateSandboxInput = z.input<typeof createSandboxSchema>;
+
+export const statusReasonSchema = z.object({ code: z.string(), message: z.string() });
+
+export const sandboxSchema = z.object({
+  id: z.string(),
+  team_id: z.string(),
+  template: z.string(),
+  status: z.enum(sandboxStatuses),
+  /** Why the sandbox is in `error`, `missing` or `stopped`, where there is more to say than the status does. */
+  status_reason: statusReasonSchema.nullable(),
+  vcpus: z.number().int(),
+  memory_mib: z.number().int(),
+  disk_mib: z.number().int(),
+  metadata: z.record(z.string(), z.string()),
+  host_id: z.string().nullable(),
+  /** `qemu-kvm` or `qemu-tcg`; null until it has started. */
+  engine: z.string().nullable(),
+  created_at: z.iso.datetime(),
+  started_at: z.iso.datetime().nullable(),
+});
+export type Sandbox = z.infer<typeof sandboxSchema>;
+
+/** A create's answer also carries what the guest agent demands as `X-Access-Token`. */
+export const createdSandboxSchema = sandboxSchema.extend({ access_token: z.string() });
+export type CreatedSandbox = z.infer<typeof createdSandboxSchema>;
+
+export const listSandboxesSchema = z.object({ sandboxes: z.array(sandboxSchema) });

@@ -1,0 +1,41 @@
+import { defineConfig } from "vitest/config";
+
+/*
+ * unit: needs nothing but Node. machine: needs root, PostgreSQL, network namespaces or VMs, one file at a time, because
+ * emulated VMs on few cores starve each other. e2e: what a user does, against a whole server.
+ */
+const exclude = ["**/node_modules/**", "**/dist/**"];
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["packages/*/src/**/*.test.ts", "images/src/**/*.test.ts", "bench/src/**/*.test.ts"],
+          exclude: [...exclude, "**/*.machine.test.ts"],
+        },
+      },
+      {
+        test: {
+          name: "machine",
+          include: ["**/*.machine.test.ts"],
+          exclude,
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 240_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["tests/src/**/*.e2e.test.ts"],
+          exclude,
+          fileParallelism: false,
+          testTimeout: 180_000,
+          hookTimeout: 300_000,
+        },
+      },
+    ],
+  },
+});
