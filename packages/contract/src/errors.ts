@@ -318,7 +318,9 @@ export function describeError(thrown: unknown): string {
   const seen = new Set<unknown>();
   for (let at: unknown = thrown; at !== undefined && !seen.has(at); at = at instanceof Error ? at.cause : undefined) {
     seen.add(at);
-    lines.push(at instanceof WrennError ? `${at.code}: ${at.message}` : at instanceof Error ? at.message : JSON.stringify(at));
+    lines.push(
+      at instanceof WrennError ? `${at.code}: ${at.message}` : at instanceof Error ? at.message : JSON.stringify(at),
+    );
   }
   return lines.join("\n  caused by ");
 }
