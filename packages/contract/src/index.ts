@@ -1,4 +1,5 @@
 export * from "./api-keys.ts";
+export * from "./boot.ts";
 export * from "./errors.ts";
 export * from "./guest-network.ts";
 export * from "./ids.ts";
