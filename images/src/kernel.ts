@@ -1,0 +1,168 @@
+/**
+ * The guests' kernel: the distribution's own for virtual machines, with the few modules a guest loads. It is taken out of
+ * its package and never installed on the host.
+ */
+import { access, chmod, copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { WrennError } from "@wrenn/contract";
+import { isMissingFile, readJson, run, runUnchecked, writeJsonDurably, type Layout } from "@wrenn/system";
+import { z } from "zod";
+import { contentName, freshScratch, publishDirectory, removeTree, toolOptions, type BuildOptions } from "./build.ts";
+import type { Distribution } from "./distribution.ts";
+import { moduleName, resolveModules } from "./kernel-modules.ts";
+import { imagePaths, kernelPaths, type KernelPaths } from "./paths.ts";
+
+/** Raised when what is made of the same package changes, so that machines make it again. */
+const recipeVersion = 1;
+
+/**
+ * What a guest needs before its root filesystem is there; everything they depend on comes along. `crc32c_generic` is what
+ * ext4 asks the crypto layer for at mount time, which in an initramfs has nobody to load it.
+ */
+export const guestModules = [
+  "virtio_mmio",
+  "virtio_blk",
+  "virtio_net",
+  "virtio_rng",
+  "crc32c_generic",
+  "ext4",
+  "af_packet",
+] as const;
+
+const kernelManifestSchema = z.object({ kernelVersion: z.string().min(1) });
+
+export interface Kernel extends KernelPaths {
+  /** Names the recipe, hence the directory. */
+  readonly recipe: string;
+  /** As `uname -r` says it in the guest. */
+  readonly kernelVersion: string;
+}
+
+export function kernelRecipe(distribution: Distribution): string {
+  return contentName({
+    recipeVersion,
+    distribution: `${distribution.id} ${distribution.codename}`,
+    package: distribution.kernelPackage,
+    modules: guestModules,
+  });
+}
+
+/** The kernel made by an earlier run, or null. */
+export async function findKernel(layout: Layout, distribution: Distribution): Promise<Kernel | null> {
+  const recipe = kernelRecipe(distribution);
+  const paths = imagePaths(layout).kernel(recipe);
+  const manifest = kernelManifestSchema.safeParse(await readJson(paths.manifest));
+  return manifest.success ? { ...paths, recipe, kernelVersion: manifest.data.kernelVersion } : null;
+}
+
+/** Downloads the distribution's kernel and keeps its image and the guests' modules in the cache. Needs no root. */
+export async function buildKernel(options: BuildOptions, distribution: Distribution): Promise<Kernel> {
+  const paths = imagePaths(options.layout);
+  const recipe = kernelRecipe(distribution);
+  const scratch = paths.scratch(paths.kernels, "kernel");
+  await freshScratch(scratch);
+  try {
+    const tree = path.join(scratch, "tree");
+    await unpackKernelPackages(options, distribution, path.join(scratch, "packages"), tree);
+    const result = kernelPaths(path.join(scratch, "result"));
+    await mkdir(result.modules, { recursive: true });
+    const kernelVersion = await takeKernel(tree, result);
+    await takeModules(tree, kernelVersion, result.modules);
+    await writeJsonDurably(result.manifest, { kernelVersion }, 0o644);
+    await publishDirectory(result.directory, paths.kernel(recipe).directory);
+    return { ...paths.kernel(recipe), recipe, kernelVersion };
+  } finally {
+    await removeTree(scratch);
+  }
+}
+
+async function unpackKernelPackages(
+  options: BuildOptions,
+  distribution: Distribution,
+  downloads: string,
+  tree: string,
+): Promise<void> {
+  await mkdir(downloads);
+  await mkdir(tree);
+  const image = await dependencyNamed(distribution.kernelPackage, /^linux-image-\d/);
+  if (image === null) {
+    throw new WrennError("setup_failed", {
+      message: `apt offers no kernel for virtual machines: ${distribution.kernelPackage} depends on no linux-image.`,
+      suggestion: "See that `apt-get update` succeeds on this machine, then run the command again.",
+    });
+  }
+  // Ubuntu has the modules in a package of their own, Debian has them with the image.
+  const modules = await dependencyNamed(image, /^linux-modules-\d/);
+  const packages = modules === null ? [image] : [image, modules];
+  // Downloaded as root: apt's own user for downloads cannot write to a private directory.
+  await run("apt-get", ["-o", "APT::Sandbox::User=root", "download", ...packages], {
+    ...toolOptions(options),
+    cwd: downloads,
+  });
+  for (const file of await readdir(downloads)) {
+    options.onProgress?.(`unpacking ${file}`);
+    await run("dpkg-deb", ["--extract", path.join(downloads, file), tree], toolOptions(options));
+  }
+}
+
+async function dependencyNamed(name: string, pattern: RegExp): Promise<string | null> {
+  const { stdout } = await runUnchecked("apt-cache", ["depends", "--important", name]);
+  for (const line of stdout.split("\n")) {
+    const dependency = /^\s*\|?(?:Pre)?Depends: (\S+)$/.exec(line)?.[1];
+    if (dependency !== undefined && pattern.test(dependency)) return dependency;
+  }
+  return null;
+}
+
+async function takeKernel(tree: string, result: KernelPaths): Promise<string> {
+  const images = (await readdir(path.join(tree, "boot"))).filter((file) => file.startsWith("vmlinuz-"));
+  const image = images[0];
+  if (image === undefined) throw new WrennError("setup_failed", { message: "The kernel's package holds no kernel." });
+  await copyFile(path.join(tree, "boot", image), result.vmlinuz);
+  await chmod(result.vmlinuz, 0o644);
+  return image.slice("vmlinuz-".length);
+}
+
+async function takeModules(tree: string, kernelVersion: string, target: string): Promise<void> {
+  const library = await firstThere([path.join(tree, "lib"), path.join(tree, "usr", "lib")], "modules");
+  // depmod looks below lib/modules of the directory it is given, wherever the package has them.
+  await run("depmod", ["-b", path.dirname(library), kernelVersion]);
+  const directory = path.join(library, "modules", kernelVersion);
+  const text = async (name: string): Promise<string> => {
+    return readFile(path.join(directory, name), "utf8").catch((error: unknown) => {
+      if (isMissingFile(error)) return "";
+      throw error;
+    });
+  };
+  const order = resolveModules(guestModules, {
+    dep: await text("modules.dep"),
+    builtin: await text("modules.builtin"),
+    softdep: await text("modules.softdep"),
+    alias: await text("modules.alias"),
+  });
+  for (const module of order) {
+    await writeFile(path.join(target, `${moduleName(module)}.ko`), await readModule(path.join(directory, module)));
+  }
+  const files = order.map((module) => `${moduleName(module)}.ko\n`);
+  await writeFile(path.join(target, "order"), files.join(""));
+}
+
+/** Modules go uncompressed into the initramfs: a guest has nothing to unpack them with. */
+async function readModule(file: string): Promise<Buffer> {
+  const unpacker = { ".xz": "xz", ".zst": "zstd", ".gz": "gzip" }[path.extname(file)];
+  if (unpacker === undefined) return readFile(file);
+  const unpacked = file.slice(0, -path.extname(file).length);
+  await run(unpacker, ["--decompress", "--force", "--quiet", file]);
+  return readFile(unpacked);
+}
+
+async function firstThere(parents: readonly string[], name: string): Promise<string> {
+  for (const parent of parents) {
+    const there = await access(path.join(parent, name)).then(
+      () => true,
+      () => false,
+    );
+    if (there) return parent;
+  }
+  throw new WrennError("setup_failed", { message: "The kernel's packages hold no modules." });
+}
