@@ -1,0 +1,95 @@
+/**
+ * The nftables table on the host: constant rules for all slots of an instance at once. Slots are known by the prefix of their
+ * interfaces' names, so making or removing one changes nothing here, and none is ever without its rules.
+ */
+import { readFile, writeFile } from "node:fs/promises";
+import { deadlines, WrennError } from "@wrenn/contract";
+import { run } from "@wrenn/system";
+import { blockedRanges } from "./blocked-ranges.ts";
+import type { SlotPlan } from "./slot.ts";
+
+const ipForward = "/proc/sys/net/ipv4/ip_forward";
+
+/** Installs the table, or replaces the one there is in one transaction, so that no packet meets a host without it. */
+export async function installHostTable(plan: SlotPlan): Promise<void> {
+  await nft(`table inet ${plan.table}\ndelete table inet ${plan.table}\n${hostTable(plan)}`);
+}
+
+export async function removeHostTable(plan: SlotPlan): Promise<void> {
+  // Naming the table first creates it where it is missing, so that deleting cannot fail for its absence.
+  await nft(`table inet ${plan.table}\ndelete table inet ${plan.table}\n`);
+}
+
+/** Makes the kernel route between interfaces, unless it does. Looks at the effective value, not at any configuration. */
+export async function enableForwarding(): Promise<void> {
+  if ((await readFile(ipForward, "utf8")).trim() !== "0") return;
+  try {
+    await writeFile(ipForward, "1");
+  } catch (cause) {
+    throw new WrennError("network_setup_failed", {
+      message: `The kernel does not route between interfaces, and ${ipForward} cannot be set.`,
+      suggestion: "Run `sysctl -w net.ipv4.ip_forward=1` on the host.",
+      cause,
+    });
+  }
+}
+
+async function nft(ruleset: string): Promise<void> {
+  await run("nft", ["-f", "-"], { input: ruleset, timeoutMs: deadlines.networkCommand });
+}
+
+/*
+ * The hooks come just before the usual filter priority. A drop here is final; an accept is not, for tables of others (Docker's,
+ * a firewall's) still have their say: see forwarding-obstacle.ts.
+ */
+function hostTable(plan: SlotPlan): string {
+  const slots = `"${plan.hostLinkPrefix}*"`;
+  return `
+table inet ${plan.table} {
+  set blocked {
+    type ipv4_addr
+    flags interval
+    elements = { ${blockedRanges.join(", ")} }
+  }
+
+  chain input {
+    type filter hook input priority filter - 10; policy accept;
+    iifname ${slots} goto to_host
+  }
+
+  # A slot may answer what the host asked of it, and begin nothing.
+  chain to_host {
+    ip saddr != ${plan.cidr} drop
+    ct state established,related ct direction reply accept
+    drop
+  }
+
+  chain forward {
+    type filter hook forward priority filter - 10; policy accept;
+    iifname ${slots} goto from_slot
+    oifname ${slots} goto to_slot
+  }
+
+  # Blocked ranges come before all that is accepted. The host's own addresses are not forwarded to: see to_host.
+  chain from_slot {
+    meta nfproto != ipv4 drop
+    ip saddr != ${plan.cidr} drop
+    oifname ${slots} drop
+    ct state invalid drop
+    ip daddr @blocked drop
+    accept
+  }
+
+  # From elsewhere only answers to what a slot began. The host's own connections to slots are not forwarded.
+  chain to_slot {
+    meta nfproto ipv4 ct state established,related accept
+    drop
+  }
+
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr ${plan.cidr} oifname != ${slots} masquerade
+  }
+}
+`;
+}
