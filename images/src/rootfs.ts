@@ -47,7 +47,7 @@ const diskMib = sandboxLimits.diskMib.min;
 /**
  * 4 KiB blocks as the guest's pages are; no blocks reserved for root, who has no more rights than the user here; a
  * journal of 32 MiB instead of 128, because each sandbox's overlay grows by what the journal wraps through. Inode tables
- * and journal are zeroed now, or each guest would do it in the background; the zeros are made holes afterwards.
+ * and journal are zeroed now, or each guest would do it in the background; a copy then turns the zeros into holes.
  */
 const ext4Features = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0";
 const ext4Options = ["-t", "ext4", "-b", "4096", "-m", "0", "-J", "size=32", "-E", ext4Features];
@@ -93,10 +93,11 @@ export async function buildRootfs(options: BuildOptions, distribution: Distribut
     const tree = path.join(scratch, "tree");
     await bootstrapTree(options, distribution, tree);
     await configureTree(tree);
-    const image = path.join(scratch, name);
+    const raw = path.join(scratch, "raw");
     options.onProgress?.("making the file system");
-    await run("mke2fs", ["-q", ...ext4Options, "-d", tree, image, `${diskMib}M`], toolOptions(options));
-    await run("fallocate", ["--dig-holes", image], toolOptions(options));
+    await run("mke2fs", ["-q", ...ext4Options, "-d", tree, raw, `${diskMib}M`], toolOptions(options));
+    const image = path.join(scratch, name);
+    await run("cp", ["--sparse=always", raw, image], toolOptions(options));
     await chmod(image, 0o644);
     await syncFile(image);
     await rename(image, template.rootfs(name));
