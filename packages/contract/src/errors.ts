@@ -67,6 +67,18 @@ export const errorRegistry = {
     message: "The body's content type is not understood here.",
     suggestion: "Send application/json.",
   },
+  headers_too_large: {
+    status: 431,
+    retryable: false,
+    message: "The request's headers are larger than this server takes.",
+    suggestion: "Send fewer or shorter headers; 32 KiB are allowed in all.",
+  },
+  request_timeout: {
+    status: 408,
+    retryable: true,
+    message: "The request did not arrive in time.",
+    suggestion: "Send it again without pauses.",
+  },
   // Sandboxes
   sandbox_not_found: {
     status: 404,
@@ -97,6 +109,12 @@ export const errorRegistry = {
     retryable: true,
     message: "The sandbox is running but nothing listens on that port.",
     suggestion: "Start the service in the sandbox, or use another port.",
+  },
+  create_interrupted: {
+    status: 500,
+    retryable: true,
+    message: "The creation was cut short and no host has the sandbox.",
+    suggestion: "Delete this sandbox and create another.",
   },
   // The guest
   guest_boot_timeout: {
@@ -134,6 +152,37 @@ export const errorRegistry = {
     retryable: true,
     message: "The guest did not accept its configuration.",
     suggestion: "Try again; if it persists, look at the sandbox's console output.",
+  },
+  // Commands in a sandbox
+  command_not_found: {
+    status: 404,
+    retryable: false,
+    message: "The sandbox has no such program.",
+    suggestion: "Check its spelling, give its full path, or install it in the sandbox.",
+  },
+  command_not_executable: {
+    status: 403,
+    retryable: false,
+    message: "The program cannot be executed in the sandbox.",
+    suggestion: "Make it executable, or name a program that is.",
+  },
+  process_not_found: {
+    status: 404,
+    retryable: false,
+    message: "The sandbox has no such process, or it has ended.",
+    suggestion: "List the sandbox's processes to see which there are.",
+  },
+  guest_refused: {
+    status: 400,
+    retryable: false,
+    message: "The guest agent refused the request.",
+    suggestion: "Correct what the message names and send it again.",
+  },
+  connection_lost: {
+    status: 503,
+    retryable: true,
+    message: "The connection to the sandbox broke and could not be made again in time.",
+    suggestion: "The sandbox may still be running: look at its status and connect again.",
   },
   // The host
   engine_missing: {
@@ -191,6 +240,12 @@ export const errorRegistry = {
     message: "PostgreSQL does not answer.",
     suggestion: "Running sandboxes are not affected; try again when the database is back.",
   },
+  database_incompatible: {
+    status: 500,
+    retryable: false,
+    message: "The database was made by another version of Wrenn.",
+    suggestion: "Run the version that made it, or name another database in DATABASE_URL.",
+  },
   host_unavailable: {
     status: 503,
     retryable: true,
@@ -239,6 +294,18 @@ export const errorRegistry = {
     retryable: false,
     message: "Another program listens on the server's port.",
     suggestion: "Stop that program, or choose another address with WRENN_LISTEN=127.0.0.1:PORT.",
+  },
+  already_running: {
+    status: 500,
+    retryable: false,
+    message: "A Wrenn server runs already in this WRENN_DIR.",
+    suggestion: "Use it as it is, or stop it first with `wrenn down`.",
+  },
+  sandboxes_running: {
+    status: 409,
+    retryable: false,
+    message: "Sandboxes are running on this machine.",
+    suggestion: "Destroy them with --destroy, or let them run on without a server with --leave-running.",
   },
   server_unreachable: {
     status: 503,

@@ -26,6 +26,15 @@ export const engineMemoryOverheadMib = 384;
 /** Never filled by sandboxes: what the host keeps free for itself. */
 export const hostReserve = { memoryMib: 512, diskBytes: 1_073_741_824 } as const;
 
+/** How much more a host promises than it has. Memory is never promised twice; processors are shared well. */
+export const overcommit = { vcpus: 16 } as const;
+
+/** How many sandboxes one page of a list has. */
+export const pageLimits = { min: 1, max: 200, default: 100 } as const;
+
+/** What the control plane takes from one connection or request before it refuses. */
+export const httpLimits = { headerBytes: 32_768, bodyBytes: 1_048_576, connections: 10_000 } as const;
+
 /** Milliseconds. A deadline that passes is an error of its own, never a silent wait. */
 export const deadlines = {
   /** An emulated boot takes about 3 s alone and up to 20 s when ten boot at once on two cores. */
@@ -34,16 +43,55 @@ export const deadlines = {
   createSandbox: 150_000,
   destroySandbox: 60_000,
   hostAgentCall: 15_000,
+  /** Whether a host agent is there at all, for a health check. */
+  hostProbe: 2_000,
   guestInit: 10_000,
   engineCommand: 10_000,
   engineGreeting: 10_000,
   engineQuit: 5_000,
+  /** A guest that was running when the host agent came back; a busy emulated one takes seconds. */
+  guestAdoption: 20_000,
   /** A guest kernel reaches its init in about 1.5 s emulated; one that KVM cannot run hangs for ever. */
   kvmCanary: 15_000,
+  /** A kernel that KVM can run prints its first line within a fraction of this. */
+  kvmCanarySilence: 5_000,
   subprocess: 60_000,
+  /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
+  networkCommand: 10_000,
   tunnelDial: 5_000,
+  /** A whole tunnel as the control plane sees it: the host agent's own dial of `tunnelDial`, and its answer. */
+  tunnelOpen: 10_000,
+  /** No byte in either direction of a data-plane request for so long ends it. */
+  dataPlaneIdle: 3_600_000,
+  /** The head of a request, and the body of a request to the API itself. */
+  requestHead: 15_000,
+  requestBody: 30_000,
+  /** One round of the reconciler, destroys it retries included. */
+  reconcileRound: 180_000,
   databaseConnect: 5_000,
   databaseStatement: 30_000,
+  /** How long a host agent that stops lets creations finish. */
+  hostAgentDrain: 20_000,
   serverStart: 60_000,
   serverStop: 30_000,
+  /** How long a client tries to join its command again: a host agent's restart with adoption takes a few seconds. */
+  commandReconnect: 30_000,
+  /** What a command may still take to end after an interrupt before its sandbox is destroyed. */
+  commandInterrupt: 5_000,
+} as const;
+
+/** Milliseconds between rounds of background work, and how long something may be believed without looking again. */
+export const intervals = {
+  reconcile: 5_000,
+  /** A host not heard of for so long is `unreachable` and its sandboxes are `missing`. */
+  hostSilence: 90_000,
+  /** A revoked key stops working within this time on every replica. */
+  apiKeyCache: 5_000,
+  apiKeyLastUsed: 60_000,
+  /** Where a sandbox is and whether it may be reached. */
+  sandboxTargetCache: 1_000,
+  /** Connections into a sandbox that nothing used for so long are closed. */
+  tunnelIdle: 60_000,
+  /** A network slot that could not be made or removed is tried again after this. */
+  slotRetry: 15_000,
 } as const;
