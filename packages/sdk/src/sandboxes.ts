@@ -1,5 +1,11 @@
 /** Making, finding and destroying the sandboxes of a team. */
-import { createdSandboxSchema, listSandboxesSchema, sandboxSchema } from "@wrenn/contract";
+import {
+  createdSandboxSchema,
+  listSandboxesSchema,
+  pageLimits,
+  type SandboxPage,
+  sandboxSchema,
+} from "@wrenn/contract";
 import { z } from "zod";
 import type { Api } from "./api.ts";
 import { sandboxPath } from "./paths.ts";
@@ -57,15 +63,22 @@ export class SandboxesClient {
     return new Sandbox(this.#api, info);
   }
 
-  /** Every sandbox of the team that has not been destroyed. */
+  /** Every sandbox of the team that has not been destroyed, newest first. */
   async list(options: RequestOptions = {}): Promise<Sandbox[]> {
-    const answer = await this.#api.send({
-      method: "GET",
-      path: "/v1/sandboxes",
-      answer: listSandboxesSchema,
-      ...options,
-    });
-    return answer.sandboxes.map((info) => new Sandbox(this.#api, info));
+    const sandboxes: Sandbox[] = [];
+    let cursor: string | null = null;
+    do {
+      const query: string = cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+      const page: SandboxPage = await this.#api.send({
+        method: "GET",
+        path: `/v1/sandboxes?limit=${pageLimits.max}${query}`,
+        answer: listSandboxesSchema,
+        ...options,
+      });
+      sandboxes.push(...page.sandboxes.map((info) => new Sandbox(this.#api, info)));
+      cursor = page.next_cursor;
+    } while (cursor !== null);
+    return sandboxes;
   }
 
   /** Destroys a sandbox with all it holds, from any status. Resolves once nothing of it is left. */

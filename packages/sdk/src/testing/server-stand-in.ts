@@ -1,0 +1,78 @@
+/** Stands in for a server with one sandbox whose guest does as a test says: breaks streams, panics, forgets processes. */
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { processProto, type Sandbox } from "@wrenn/contract";
+import { WrennClient } from "../client.ts";
+
+export const sandboxId = "sb-01890000-0000-7000-8000-000000000001";
+export const apiKey = `wrn_${"0".repeat(40)}`;
+
+export interface Answer {
+  status: number;
+  body: unknown;
+}
+
+export class ServerStandIn {
+  readonly client: WrennClient;
+  /** What the next requests of the API are answered; then the sandbox as it is. */
+  readonly answers: Answer[] = [];
+  readonly requests: { method: string; path: string; headers: Record<string, unknown>; body: string }[] = [];
+  readonly sandbox: Sandbox = {
+    id: sandboxId,
+    team_id: "team-01890000-0000-7000-8000-000000000002",
+    template: "minimal",
+    status: "running",
+    status_reason: null,
+    vcpus: 1,
+    memory_mib: 512,
+    disk_mib: 5_120,
+    metadata: {},
+    host_id: null,
+    engine: "qemu-tcg",
+    created_at: "2026-01-01T00:00:00.000Z",
+    started_at: "2026-01-01T00:00:01.000Z",
+  };
+  readonly #server: Server;
+
+  private constructor(server: Server) {
+    this.#server = server;
+    const { port } = server.address() as AddressInfo;
+    this.client = new WrennClient({ url: `http://127.0.0.1:${port}/`, apiKey });
+  }
+
+  static async start(guest: Partial<ServiceImpl<typeof processProto.Process>>): Promise<ServerStandIn> {
+    const rpc = connectNodeAdapter({ routes: (router) => router.service(processProto.Process, guest) });
+    const server = createServer((request, response) => {
+      const path = request.url ?? "";
+      if (path.startsWith("/process.Process/") && standIn.answers.length === 0) {
+        standIn.requests.push({ method: request.method ?? "", path, headers: request.headers, body: "" });
+        rpc(request, response);
+        return;
+      }
+      const chunks: Buffer[] = [];
+      request.on("data", (chunk: Buffer) => chunks.push(chunk));
+      request.on("end", () => {
+        const body = Buffer.concat(chunks).toString("utf8");
+        standIn.requests.push({ method: request.method ?? "", path, headers: request.headers, body });
+        const answer = standIn.answers.shift() ?? { status: 200, body: standIn.sandbox };
+        response.writeHead(answer.status, { "content-type": "application/json" });
+        response.end(JSON.stringify(answer.body));
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const standIn = new ServerStandIn(server);
+    return standIn;
+  }
+
+  /** As when the host agent is killed: every stream breaks in the middle. */
+  breakConnections(): void {
+    this.#server.closeAllConnections();
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
