@@ -2,13 +2,10 @@
  * The nftables table on the host: constant rules for all slots of an instance at once. Slots are known by the prefix of their
  * interfaces' names, so making or removing one changes nothing here, and none is ever without its rules.
  */
-import { readFile, writeFile } from "node:fs/promises";
-import { deadlines, WrennError } from "@wrenn/contract";
+import { deadlines } from "@wrenn/contract";
 import { run } from "@wrenn/system";
 import { blockedRanges } from "./blocked-ranges.ts";
 import type { SlotPlan } from "./slot.ts";
-
-const ipForward = "/proc/sys/net/ipv4/ip_forward";
 
 /** Installs the table, or replaces the one there is in one transaction, so that no packet meets a host without it. */
 export async function installHostTable(plan: SlotPlan): Promise<void> {
@@ -18,20 +15,6 @@ export async function installHostTable(plan: SlotPlan): Promise<void> {
 export async function removeHostTable(plan: SlotPlan): Promise<void> {
   // Naming the table first creates it where it is missing, so that deleting cannot fail for its absence.
   await nft(`table inet ${plan.table}\ndelete table inet ${plan.table}\n`);
-}
-
-/** Makes the kernel route between interfaces, unless it does. Looks at the effective value, not at any configuration. */
-export async function enableForwarding(): Promise<void> {
-  if ((await readFile(ipForward, "utf8")).trim() !== "0") return;
-  try {
-    await writeFile(ipForward, "1");
-  } catch (cause) {
-    throw new WrennError("network_setup_failed", {
-      message: `The kernel does not route between interfaces, and ${ipForward} cannot be set.`,
-      suggestion: "Run `sysctl -w net.ipv4.ip_forward=1` on the host.",
-      cause,
-    });
-  }
 }
 
 async function nft(ruleset: string): Promise<void> {

@@ -42,16 +42,12 @@ export async function removeNamespace(slot: SlotNames): Promise<void> {
   await tryAll([
     {
       name: `delete link ${slot.hostLink}`,
-      run: async () => {
-        // The namespace's own end goes at once too; left to the namespace's death, it would linger for a while.
-        if (await exists(path.join(linkDirectory, slot.hostLink))) await ip(["link", "delete", slot.hostLink]);
-      },
+      // The namespace's own end goes at once too; left to the namespace's death, it would linger for a while.
+      run: () => ensureGone(path.join(linkDirectory, slot.hostLink), ["link", "delete", slot.hostLink]),
     },
     {
       name: `delete namespace ${slot.namespace}`,
-      run: async () => {
-        if (await exists(slot.namespacePath)) await ip(["netns", "delete", slot.namespace]);
-      },
+      run: () => ensureGone(slot.namespacePath, ["netns", "delete", slot.namespace]),
     },
   ]);
 }
@@ -173,6 +169,16 @@ table ip slot {
   }
 }
 `;
+}
+
+/** Runs the ip command that removes what a path stands for, unless it has gone, or goes by itself meanwhile. */
+async function ensureGone(place: string, removal: readonly string[]): Promise<void> {
+  if (!(await exists(place))) return;
+  try {
+    await ip(removal);
+  } catch (error) {
+    if (await exists(place)) throw error;
+  }
 }
 
 async function ip(args: readonly string[], signal?: AbortSignal): Promise<void> {

@@ -1,12 +1,12 @@
 /** Whether something else on this host uses addresses of the range that slots are to have. */
-import { networkInterfaces } from "node:os";
 import { deadlines, WrennError } from "@wrenn/contract";
 import { run } from "@wrenn/system";
 import { z } from "zod";
 import { parseCidr, parseIpv4 } from "./slot.ts";
 import type { PlannedSlot, SlotPlan } from "./slot.ts";
 
-const routes = z.array(z.object({ dst: z.string(), dev: z.string().optional() }));
+const routesSchema = z.array(z.object({ dst: z.string(), dev: z.string().optional() }));
+const addressesSchema = z.array(z.object({ ifname: z.string(), addr_info: z.array(z.object({ local: z.string() })) }));
 
 /**
  * Two owners of one range would reach each other's sandboxes: the kernel takes the same address on two links without a word.
@@ -14,12 +14,12 @@ const routes = z.array(z.object({ dst: z.string(), dev: z.string().optional() })
  * @throws WrennError `setup_failed` naming who has it, or the slot in use that was made in another range.
  */
 export async function checkRange(plan: SlotPlan, inUse: readonly PlannedSlot[]): Promise<void> {
-  const { stdout } = await run("ip", ["-json", "-4", "route", "show"], { timeoutMs: deadlines.networkCommand });
-  const addresses = Object.entries(networkInterfaces()).flatMap(([link, found]) =>
-    (found ?? []).filter(({ family }) => family === "IPv4").map(({ address }) => ({ range: address, link })),
-  );
-  const used = routes.parse(JSON.parse(stdout)).map(({ dst, dev }) => ({ range: dst, link: dev ?? "a route" }));
-  for (const { range, link } of [...addresses, ...used]) {
+  const [links, routes] = await Promise.all([ipJson("address"), ipJson("route")]);
+  const addresses = addressesSchema
+    .parse(links)
+    .flatMap(({ ifname, addr_info }) => addr_info.map(({ local }) => ({ range: local, link: ifname })));
+  const routed = routesSchema.parse(routes).map(({ dst, dev }) => ({ range: dst, link: dev ?? "a route" }));
+  for (const { range, link } of [...addresses, ...routed]) {
     if (plan.indexOfHostLink(link) === null && liesWithin(range, plan.cidr)) {
       throw new WrennError("setup_failed", {
         message: `The range of sandboxes' addresses, ${plan.cidr}, is in use on this host: ${link} has ${range}.`,
@@ -38,6 +38,11 @@ export async function checkRange(plan: SlotPlan, inUse: readonly PlannedSlot[]):
       });
     }
   }
+}
+
+async function ipJson(object: "address" | "route"): Promise<unknown> {
+  const { stdout } = await run("ip", ["-json", "-4", object, "show"], { timeoutMs: deadlines.networkCommand });
+  return JSON.parse(stdout);
 }
 
 /** Whether an address or range lies within another range. What is not IPv4 does not. */

@@ -1,7 +1,8 @@
 /** The pool of network slots: made ahead, lent to one sandbox at a time, and never lent again: a used one is removed whole. */
 import { intervals, WrennError } from "@wrenn/contract";
 import { runSteps, tryAll } from "@wrenn/system";
-import { enableForwarding, installHostTable, removeHostTable } from "./host-table.ts";
+import { enableForwarding, openTunDevice } from "./host-settings.ts";
+import { installHostTable, removeHostTable } from "./host-table.ts";
 import { findSlots, makeNamespace, removeNamespace } from "./namespace.ts";
 import { checkRange } from "./range-check.ts";
 import { SlotPlan } from "./slot.ts";
@@ -69,6 +70,7 @@ export class SlotPool {
         },
       },
       { name: "enable forwarding", run: enableForwarding },
+      { name: "open the tun device to engines", run: openTunDevice },
       { name: "remove stale slots", run: () => pool.#removeStale() },
     ]);
     pool.#startUpkeep();
