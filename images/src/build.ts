@@ -21,7 +21,7 @@ export function contentName(inputs: unknown): string {
 }
 
 /** What a subprocess of a build is given: its lines shown, its life bound to the build's. */
-export function toolOptions(options: BuildOptions): {
+export function toolOptions(options: Pick<BuildOptions, "onProgress" | "signal">): {
   timeoutMs: number;
   onLine?: (line: string) => void;
   signal?: AbortSignal;

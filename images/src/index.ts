@@ -1,3 +1,4 @@
+export { refreshingPackageLists } from "./apt-lists.ts";
 export type { BuildOptions } from "./build.ts";
 export { removeScratch } from "./build.ts";
 export { detectDistribution, type Distribution } from "./distribution.ts";

@@ -7,6 +7,7 @@ import path from "node:path";
 import { WrennError } from "@wrenn/contract";
 import { isMissingFile, readJson, run, runUnchecked, writeJsonDurably, type Layout } from "@wrenn/system";
 import { z } from "zod";
+import { refreshingPackageLists } from "./apt-lists.ts";
 import { contentName, freshScratch, publishDirectory, removeTree, toolOptions, type BuildOptions } from "./build.ts";
 import type { Distribution } from "./distribution.ts";
 import { moduleName, resolveModules } from "./kernel-modules.ts";
@@ -63,7 +64,14 @@ export async function buildKernel(options: BuildOptions, distribution: Distribut
   await freshScratch(scratch);
   try {
     const tree = path.join(scratch, "tree");
-    await unpackKernelPackages(options, distribution, path.join(scratch, "packages"), tree);
+    const downloads = path.join(scratch, "packages");
+    await mkdir(downloads);
+    await mkdir(tree);
+    await refreshingPackageLists(options, () => downloadKernel(options, distribution, downloads));
+    for (const file of await readdir(downloads)) {
+      options.onProgress?.(`unpacking ${file}`);
+      await run("dpkg-deb", ["--extract", path.join(downloads, file), tree], toolOptions(options));
+    }
     const result = kernelPaths(path.join(scratch, "result"));
     await mkdir(result.modules, { recursive: true });
     const kernelVersion = await takeKernel(tree, result);
@@ -76,14 +84,7 @@ export async function buildKernel(options: BuildOptions, distribution: Distribut
   }
 }
 
-async function unpackKernelPackages(
-  options: BuildOptions,
-  distribution: Distribution,
-  downloads: string,
-  tree: string,
-): Promise<void> {
-  await mkdir(downloads);
-  await mkdir(tree);
+async function downloadKernel(options: BuildOptions, distribution: Distribution, downloads: string): Promise<void> {
   const image = await dependencyNamed(distribution.kernelPackage, /^linux-image-\d/);
   if (image === null) {
     throw new WrennError("setup_failed", {
@@ -99,10 +100,6 @@ async function unpackKernelPackages(
     ...toolOptions(options),
     cwd: downloads,
   });
-  for (const file of await readdir(downloads)) {
-    options.onProgress?.(`unpacking ${file}`);
-    await run("dpkg-deb", ["--extract", path.join(downloads, file), tree], toolOptions(options));
-  }
 }
 
 async function dependencyNamed(name: string, pattern: RegExp): Promise<string | null> {

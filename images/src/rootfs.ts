@@ -6,6 +6,7 @@ import { access, chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from
 import path from "node:path";
 import { minimalTemplateId, platformTeamId, sandboxLimits, templateManifestSchema } from "@wrenn/contract";
 import { readJson, run, syncDirectory, writeJsonDurably, type Layout, type TemplateLayout } from "@wrenn/system";
+import { refreshingPackageLists } from "./apt-lists.ts";
 import { readDistributionSources } from "./apt-sources.ts";
 import { contentName, freshScratch, removeTree, toolOptions, type BuildOptions } from "./build.ts";
 import type { Distribution } from "./distribution.ts";
@@ -130,7 +131,7 @@ function rootfsName(distribution: Distribution): string {
 }
 
 async function bootstrapTree(options: BuildOptions, distribution: Distribution, tree: string): Promise<void> {
-  const sources = await readDistributionSources(distribution);
+  const sources = await refreshingPackageLists(options, () => readDistributionSources(distribution));
   const cache = imagePaths(options.layout).packages;
   await mkdir(cache, { recursive: true });
   const hostConfiguration = path.join(path.dirname(tree), "apt.conf");
