@@ -364,7 +364,6 @@ describe("a tenant and the next", () => {
     const guest = await plugGuest(slot);
     await guest.remove();
     await expect(plugGuest({ ...slot, uid: slot.uid + 2 })).rejects.toThrow("Operation not permitted");
-    await run("ip", ["netns", "delete", `guest-of-${slot.namespace}`]);
     expect((await stat("/dev/net/tun")).mode & 0o666).toBe(0o666);
   });
 
@@ -374,23 +373,28 @@ describe("a tenant and the next", () => {
     await outside.start("serve", "8080");
     const pool = await open({ cidr: tinyCidr });
 
-    const first = await pool.acquire();
-    let guest = await plugGuest(first);
-    await guest.traffic("burst", outsideAddress, "8080", "5000");
-    expect(Number(await guest.traffic("listen", "5000", "0.5"))).toBeGreaterThan(3);
+    const first = await acquire(pool);
+    const former = await plugGuest(first);
+    try {
+      await former.traffic("burst", outsideAddress, "8080", "5000");
+      expect(Number(await former.traffic("listen", "5000", "0.5"))).toBeGreaterThan(3);
+    } finally {
+      await former.remove();
+    }
     expect(await flowsOf(first)).not.toBe("");
-    await guest.remove();
     await pool.release(first);
 
-    for (let index = 2; index <= 3; index++) await pool.release(await pool.acquire());
-    const again = await pool.acquire();
+    for (let index = 2; index <= 3; index++) await pool.release(await acquire(pool));
+    const again = await acquire(pool);
     expect(again.address).toBe(first.address);
     expect(await flowsOf(again)).toBe("");
-    guest = await plugGuest(again);
-    // The outside goes on sending to the former tenant's flow for two seconds in all.
-    expect(await guest.traffic("listen", "5000", "0.6")).toEqual(["0"]);
-    await guest.remove();
-    await pool.release(again);
+    const next = await plugGuest(again);
+    try {
+      // The outside goes on sending to the former tenant's flow for two seconds in all.
+      expect(await next.traffic("listen", "5000", "0.6")).toEqual(["0"]);
+    } finally {
+      await next.remove();
+    }
   });
 });
 

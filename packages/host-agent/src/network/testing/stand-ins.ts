@@ -78,14 +78,19 @@ export class StandIn {
 export async function plugGuest(slot: Slot): Promise<StandIn> {
   const guest = new StandIn(`guest-of-${slot.namespace}`);
   await run("ip", ["netns", "add", guest.namespace]);
-  await guest.start("attach", slot.namespacePath, slot.tap, String(slot.uid), `/run/netns/${guest.namespace}`);
-  await guest.ip(
-    "link set lo up",
-    `link set eth0 address ${guestNetwork.mac} up`,
-    `address add ${guestNetwork.address}/${guestNetwork.prefixLength} dev eth0`,
-    `route add default via ${guestNetwork.gateway}`,
-  );
-  return guest;
+  try {
+    await guest.start("attach", slot.namespacePath, slot.tap, String(slot.uid), `/run/netns/${guest.namespace}`);
+    await guest.ip(
+      "link set lo up",
+      `link set eth0 address ${guestNetwork.mac} up`,
+      `address add ${guestNetwork.address}/${guestNetwork.prefixLength} dev eth0`,
+      `route add default via ${guestNetwork.gateway}`,
+    );
+    return guest;
+  } catch (error) {
+    await guest.remove();
+    throw error;
+  }
 }
 
 /** Addresses of the outside that a sandbox must never reach; a server answers the host on each of them. */
