@@ -94,4 +94,6 @@ export const intervals = {
   tunnelIdle: 60_000,
   /** A network slot that could not be made or removed is tried again after this. */
   slotRetry: 15_000,
+  /** The host's rules for slots are put back within this time after another program flushed them. */
+  slotRules: 10_000,
 } as const;

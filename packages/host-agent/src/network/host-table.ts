@@ -3,13 +3,20 @@
  * interfaces' names, so making or removing one changes nothing here, and none is ever without its rules.
  */
 import { deadlines } from "@wrenn/contract";
-import { run } from "@wrenn/system";
+import { run, runUnchecked } from "@wrenn/system";
 import { blockedRanges } from "./blocked-ranges.ts";
 import type { SlotPlan } from "./slot.ts";
 
 /** Installs the table, or replaces the one there is in one transaction, so that no packet meets a host without it. */
 export async function installHostTable(plan: SlotPlan): Promise<void> {
   await nft(`table inet ${plan.table}\ndelete table inet ${plan.table}\n${hostTable(plan)}`);
+}
+
+/** Installs the table unless it is there: firewalls that are reloaded flush everyone's (`nft flush ruleset`). */
+export async function ensureHostTable(plan: SlotPlan): Promise<void> {
+  const list = ["list", "table", "inet", plan.table];
+  const { exitCode } = await runUnchecked("nft", list, { timeoutMs: deadlines.networkCommand });
+  if (exitCode !== 0) await installHostTable(plan);
 }
 
 export async function removeHostTable(plan: SlotPlan): Promise<void> {

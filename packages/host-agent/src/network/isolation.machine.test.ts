@@ -256,13 +256,16 @@ test("the host's rules do not grow with slots", async () => {
   expect(await table()).toBe(before);
 });
 
-/** As after a kill -9 of the host agent: the former pool is never closed. */
+/** As another host agent does that finds these slots in use. */
 async function reopen(): Promise<void> {
+  const former = pool;
   pool = await SlotPool.open(
     network,
     slots.map(({ index }) => index),
   );
   slots = [pool.adopt(slots[0].index), pool.adopt(slots[1].index)];
+  // Its slots are in use: nothing but its timers ends.
+  await former.close();
 }
 
 function both(host: string, port: number): Target[] {

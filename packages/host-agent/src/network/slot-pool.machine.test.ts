@@ -2,6 +2,7 @@
 import { access, mkdtemp, rm, stat, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { intervals } from "@wrenn/contract";
 import { findProgram, pollUntil, run, tryAll } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { SlotPlan } from "./slot.ts";
@@ -250,6 +251,18 @@ describe("the pool", () => {
     expect(new Set(slots.map(({ uid }) => uid)).size).toBe(8);
   });
 
+  test("puts the host's rules back when another program has flushed them", async () => {
+    await open();
+    const table = async (): Promise<string> => (await run("nft", ["list", "table", "inet", plan.table])).stdout;
+    const before = await table();
+    await run("nft", ["delete", "table", "inet", plan.table]);
+    const back = await pollUntil(() => table().catch(() => null), {
+      timeoutMs: intervals.slotRules + 5_000,
+      intervalMs: 250,
+    });
+    expect(back).toBe(before);
+  });
+
   test("closes with work under way, and takes no more", async () => {
     const pool = await open({ poolSize: 4 });
     const acquired = pool.acquire().then(
@@ -296,6 +309,8 @@ describe("opening after a process that was killed", () => {
     await access("/run/netns/wrenn-5106-1");
     await access("/sys/class/net/wr5106-1");
     expect(pool.stats()).toEqual({ ready: 0, inUse: 1, quarantined: 0 });
+    await killed.close();
+    expect(await slotTraces()).toHaveLength(2);
     await pool.release(adopted);
   });
 

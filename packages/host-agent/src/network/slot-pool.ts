@@ -2,7 +2,7 @@
 import { intervals, WrennError } from "@wrenn/contract";
 import { runSteps, tryAll } from "@wrenn/system";
 import { enableForwarding, openTunDevice } from "./host-settings.ts";
-import { installHostTable, removeHostTable } from "./host-table.ts";
+import { ensureHostTable, installHostTable, removeHostTable } from "./host-table.ts";
 import { findSlots, makeNamespace, removeNamespace } from "./namespace.ts";
 import { checkRange } from "./range-check.ts";
 import { SlotPlan } from "./slot.ts";
@@ -41,6 +41,8 @@ export class SlotPool {
   #upkeep: Promise<void> = Promise.resolve();
   #upkeepRuns = false;
   #retryTimer: NodeJS.Timeout | undefined;
+  #rulesTimer: NodeJS.Timeout | undefined;
+  #rulesAreDue = false;
 
   private constructor(config: NetworkConfig) {
     this.#config = config;
@@ -73,6 +75,10 @@ export class SlotPool {
       { name: "open the tun device to engines", run: openTunDevice },
       { name: "remove stale slots", run: () => pool.#removeStale() },
     ]);
+    pool.#rulesTimer = setInterval(() => {
+      pool.#rulesAreDue = true;
+      pool.#startUpkeep();
+    }, intervals.slotRules).unref();
     pool.#startUpkeep();
     return pool;
   }
@@ -139,6 +145,7 @@ export class SlotPool {
   async close(): Promise<void> {
     this.#closing.abort();
     clearTimeout(this.#retryTimer);
+    clearInterval(this.#rulesTimer);
     await this.#upkeep;
     await Promise.allSettled(this.#makings);
     const idle = [...this.#ready.splice(0), ...this.#quarantined.values()];
@@ -236,9 +243,13 @@ export class SlotPool {
     this.#upkeep = this.#keepUp();
   }
 
-  /** Fills the pool, then tries again to remove what is in quarantine. Never rejects. */
+  /** Puts back the host's rules, fills the pool, then tries again to remove what is in quarantine. Never rejects. */
   async #keepUp(): Promise<void> {
     const { signal } = this.#closing;
+    if (this.#rulesAreDue) {
+      this.#rulesAreDue = false;
+      await this.#attempt(() => ensureHostTable(this.#plan));
+    }
     await this.#attempt(async () => {
       while (!signal.aborted && this.#ready.length < this.#config.poolSize && this.#taken.size < this.#plan.lastIndex) {
         this.#ready.push(await this.#make(signal));
