@@ -74,6 +74,8 @@ export const deadlines = {
   hostAgentDrain: 20_000,
   serverStart: 60_000,
   serverStop: 30_000,
+  /** What requests under way may still take when the server stops; must leave time within `serverStop`. */
+  serverDrain: 10_000,
   /** How long a client tries to join its command again: a host agent's restart with adoption takes a few seconds. */
   commandReconnect: 30_000,
   /** What a command may still take to end after an interrupt before its sandbox is destroyed. */

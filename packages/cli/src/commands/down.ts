@@ -1,0 +1,105 @@
+/** `wrenn down`: stops the server, and does not forget the sandboxes that are running. */
+import { formatId, hostAgentProto, parseUuid, WrennError } from "@wrenn/contract";
+import { isAlive, type Layout, layoutFromEnvironment, signalProcess, waitForExit } from "@wrenn/system";
+import { HostAgentClient } from "../server/host-agent-client.ts";
+import { endPart, type PartName, readPartRecord } from "../server/part.ts";
+import { countSandboxes } from "../server/sandboxes-on-disk.ts";
+import { readLiveServer } from "../server/server-record.ts";
+import { connectToServer } from "../local-server.ts";
+import { printJson, say } from "../terminal/messages.ts";
+import { Progress } from "../terminal/progress.ts";
+
+export interface DownOptions {
+  destroy: boolean;
+  leaveRunning: boolean;
+  json: boolean;
+}
+
+/** In the order in which they are stopped, each with the signal by which it ends in order. */
+const parts: readonly [PartName, NodeJS.Signals][] = [
+  ["control-plane", "SIGTERM"],
+  ["host-agent", "SIGTERM"],
+  ["postgres", "SIGINT"],
+];
+
+/** Stopping includes waiting for each part in turn, by force in the end. */
+const stopTimeoutMs = 120_000;
+
+export async function down(options: DownOptions): Promise<number> {
+  const layout = layoutFromEnvironment();
+  const running = await liveSandboxes(layout);
+  if (running.length > 0 && !options.destroy && !options.leaveRunning) {
+    throw new WrennError("sandboxes_running", {
+      message: `Sandboxes are running on this machine:\n${running.map((id) => `  ${id}`).join("\n")}`,
+      details: { sandboxes: running },
+    });
+  }
+  const progress = new Progress({ quiet: options.json });
+  if (options.destroy && running.length > 0) {
+    await progress.milestone(`destroying ${countOf(running)}`, () => destroyAll(layout, running));
+  }
+  const stopped = await progress.during("stopping Wrenn", () => stopServer(layout));
+  const left = options.destroy ? [] : running;
+  if (options.json) printJson({ stopped, destroyed: options.destroy ? running : [], left_running: left });
+  else if (!stopped) say("no Wrenn server is running");
+  else process.stdout.write(`Wrenn is stopped${left.length === 0 ? "" : `; left running: ${countOf(left)}`}\n`);
+  return 0;
+}
+
+/** Public ids of what the host agent holds alive; when it cannot be asked, what lies on disk decides. */
+async function liveSandboxes(layout: Layout): Promise<string[]> {
+  try {
+    const sandboxes = await new HostAgentClient(layout).listSandboxes();
+    return sandboxes
+      .filter(({ state }) => state !== hostAgentProto.SandboxState.DEAD)
+      .map(({ sandboxId }) => formatId("sandbox", parseUuid("sandbox", sandboxId)));
+  } catch (error) {
+    if (!(error instanceof WrennError) || error.code !== "host_unavailable") throw error;
+    const count = await countSandboxes(layout);
+    return Array.from(
+      { length: count },
+      (_, index) => `(sandbox ${index + 1}: the host agent does not run to name it)`,
+    );
+  }
+}
+
+/** Through the API, so that the records agree; what no team of ours owns there, at the host agent. */
+async function destroyAll(layout: Layout, ids: readonly string[]): Promise<void> {
+  const { client } = await connectToServer(layout);
+  const agent = new HostAgentClient(layout);
+  for (const id of ids) {
+    try {
+      await client.sandboxes.destroy(id);
+    } catch (error) {
+      if (!(error instanceof WrennError) || error.code !== "sandbox_not_found") throw error;
+      await agent.destroySandbox(id.replace(/^sb-/, ""));
+    }
+  }
+}
+
+/** Also ends parts whose supervisor was killed. False when nothing was running. */
+async function stopServer(layout: Layout): Promise<boolean> {
+  let stopped = false;
+  const server = await readLiveServer(layout);
+  if (server !== null) {
+    await signalProcess(server.identity, "SIGTERM");
+    stopped = true;
+    if (!(await waitForExit(server.identity, stopTimeoutMs))) {
+      throw new WrennError("subprocess_failed", {
+        message: `The server (pid ${server.identity.pid}) did not stop within ${stopTimeoutMs / 1_000} s.`,
+        suggestion: `Look at its log, ${layout.log("server")}.`,
+      });
+    }
+  }
+  for (const [name, stopSignal] of parts) {
+    const record = await readPartRecord(layout, name);
+    if (record === null || !(await isAlive(record.identity))) continue;
+    await endPart(layout, name, record.identity, stopSignal);
+    stopped = true;
+  }
+  return stopped;
+}
+
+function countOf(ids: readonly string[]): string {
+  return ids.length === 1 ? "1 sandbox" : `${ids.length} sandboxes`;
+}

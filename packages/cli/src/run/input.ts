@@ -1,0 +1,38 @@
+/** Our standard input, handed on to a command: as fast as it takes it, and its end too. */
+import { Buffer } from "node:buffer";
+import type { CommandHandle } from "@wrenn/sdk";
+
+/**
+ * Forwards until the end of input, or until the command no longer takes it (it has ended, or has closed its input, which
+ * is for the command to judge and no error of ours). Never rejects.
+ */
+export async function forwardInput(command: CommandHandle, options: { tty: boolean }): Promise<void> {
+  try {
+    for await (const chunk of process.stdin as AsyncIterable<Buffer | string>) {
+      await command.sendStdin(Buffer.from(chunk));
+    }
+    // A terminal's input ends with the terminal; the end of file in it is a character like any other.
+    if (!options.tty) await command.closeStdin();
+  } catch {
+    process.stdin.pause();
+  }
+}
+
+/** Makes our terminal the command's: every key is its own, and its size follows ours. Returns how to undo that. */
+export function lendTerminal(command: CommandHandle): () => void {
+  const { stdin, stdout } = process;
+  const resize = (): void => {
+    // A resize that is lost is made up for by the next one.
+    command.resize({ cols: stdout.columns, rows: stdout.rows }).catch(() => undefined);
+  };
+  if (stdin.isTTY) stdin.setRawMode(true);
+  if (stdout.isTTY) stdout.on("resize", resize);
+  return () => {
+    if (stdin.isTTY) stdin.setRawMode(false);
+    stdout.off("resize", resize);
+  };
+}
+
+export function terminalSize(): { cols: number; rows: number } {
+  return process.stdout.isTTY ? { cols: process.stdout.columns, rows: process.stdout.rows } : { cols: 80, rows: 24 };
+}

@@ -1,0 +1,71 @@
+/** Where a command's output goes: straight to ours, byte for byte and no faster than it is read; or into the JSON result. */
+import { once } from "node:events";
+import type { Writable } from "node:stream";
+
+export interface RunOutput {
+  stdout(bytes: Uint8Array): Promise<void>;
+  stderr(bytes: Uint8Array): Promise<void>;
+}
+
+/** Output that is streamed. `onClosed` is called when nobody reads it any more. */
+export function streamedOutput(onClosed: () => void): RunOutput {
+  const to =
+    (stream: Writable) =>
+    async (bytes: Uint8Array): Promise<void> => {
+      if (stream.destroyed || stream.write(bytes)) return;
+      // A stream that is closed never drains.
+      await Promise.race([once(stream, "drain"), once(stream, "close")]);
+    };
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", () => {
+      stream.destroy();
+      onClosed();
+    });
+  }
+  return { stdout: to(process.stdout), stderr: to(process.stderr) };
+}
+
+/** Bytes of each stream that a JSON result can hold. */
+const maxCapturedBytes = 16 * 1_048_576;
+
+export class CapturedOutput implements RunOutput {
+  readonly #stdout = new Capture();
+  readonly #stderr = new Capture();
+
+  stdout(bytes: Uint8Array): Promise<void> {
+    this.#stdout.add(bytes);
+    return Promise.resolve();
+  }
+
+  stderr(bytes: Uint8Array): Promise<void> {
+    this.#stderr.add(bytes);
+    return Promise.resolve();
+  }
+
+  /** Bytes that are no UTF-8 are replaced; what does not fit is counted. */
+  toJson(): Record<string, unknown> {
+    return {
+      stdout: this.#stdout.text(),
+      stdout_bytes_left_out: this.#stdout.bytesLeftOut,
+      stderr: this.#stderr.text(),
+      stderr_bytes_left_out: this.#stderr.bytesLeftOut,
+    };
+  }
+}
+
+class Capture {
+  readonly #chunks: Uint8Array[] = [];
+  #size = 0;
+  bytesLeftOut = 0;
+
+  add(bytes: Uint8Array): void {
+    const kept = bytes.subarray(0, Math.max(0, maxCapturedBytes - this.#size));
+    this.#chunks.push(kept);
+    this.#size += kept.length;
+    this.bytesLeftOut += bytes.length - kept.length;
+  }
+
+  text(): string {
+    return Buffer.concat(this.#chunks).toString("utf8");
+  }
+}

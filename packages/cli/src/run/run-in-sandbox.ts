@@ -1,0 +1,214 @@
+/** `wrenn run`: one command in a sandbox of its own, which is gone when the command has ended, however it ends. */
+import { randomUUID } from "node:crypto";
+import { constants } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import { asWrennError, deadlines, WrennError } from "@wrenn/contract";
+import type { CommandResult, CreateSandboxOptions, Sandbox, WrennClient } from "@wrenn/sdk";
+import { type Layout, pollUntil } from "@wrenn/system";
+import { ensureServer } from "../ensure-server.ts";
+import type { Connection } from "../local-server.ts";
+import { findSandboxOfRun, runMetadata, thisProcess } from "../server/abandoned-runs.ts";
+import { printJson, reportError, say } from "../terminal/messages.ts";
+import { Progress } from "../terminal/progress.ts";
+import { formatSeconds } from "../units.ts";
+import { forwardInput, lendTerminal, terminalSize } from "./input.ts";
+import { GivenUp, Interrupts } from "./interrupts.ts";
+import { CapturedOutput, type RunOutput, streamedOutput } from "./output.ts";
+
+export interface RunOptions {
+  layout: Layout;
+  command: string;
+  args: readonly string[];
+  env: Record<string, string>;
+  vcpus?: number;
+  memoryMib?: number;
+  diskMib?: number;
+  timeoutMs?: number;
+  user?: string;
+  cwd?: string;
+  keep: boolean;
+  tty: boolean;
+  json: boolean;
+  quiet: boolean;
+}
+
+/** Wrenn's own failures, told apart from the command's; 126 and 127 are as shells have them. */
+export const exitCodes = { timedOut: 124, wrenn: 125, notExecutable: 126, notFound: 127 } as const;
+
+/** How much later than the guest's own deadline this side gives up, should the guest have stopped answering. */
+const timeoutGraceMs = 10_000;
+const destroyRetryMs = 500;
+
+/** Resolves with the exit code of the process. */
+export async function runInSandbox(options: RunOptions): Promise<number> {
+  const interrupts = new Interrupts();
+  const captured = options.json ? new CapturedOutput() : null;
+  const output =
+    captured ??
+    streamedOutput(() => {
+      interrupts.giveUp(new GivenUp("the output was closed", 128 + constants.signals.SIGPIPE));
+    });
+  const progress = new Progress({ quiet: options.quiet });
+  const start = performance.now();
+  let sandbox: Sandbox | null = null;
+  try {
+    const connection = await ensureServer(options.layout, progress, interrupts.signal);
+    sandbox = await createForRun(connection, options, progress, interrupts);
+    const createdMs = performance.now() - start;
+    const result = await follow(sandbox, options, output, interrupts);
+    const exitCode = result.timedOut ? exitCodes.timedOut : result.exitCode;
+    if (captured === null) explainEnd(result, options);
+    else printJson(jsonResult(sandbox, options, result, exitCode, captured, { createdMs, start }));
+    return exitCode;
+  } catch (error) {
+    // What was under way when the run was given up fails in many ways, all for that one reason.
+    return reportFailure(interrupts.signal.aborted ? interrupts.signal.reason : error, options);
+  } finally {
+    interrupts.destroying();
+    if (sandbox !== null) await leave(sandbox, options, progress);
+    interrupts.dispose();
+  }
+}
+
+async function createForRun(
+  { client, isLocal }: Connection,
+  options: RunOptions,
+  progress: Progress,
+  interrupts: Interrupts,
+): Promise<Sandbox> {
+  const run = randomUUID();
+  const request: CreateSandboxOptions = {
+    // A sandbox that is kept has no owner, nor has one on a server that cannot see this process.
+    metadata: options.keep || !isLocal ? runMetadata(run) : runMetadata(run, await thisProcess()),
+    ...(options.vcpus === undefined ? {} : { vcpus: options.vcpus }),
+    ...(options.memoryMib === undefined ? {} : { memoryMib: options.memoryMib }),
+    ...(options.diskMib === undefined ? {} : { diskMib: options.diskMib }),
+    signal: interrupts.signal,
+  };
+  try {
+    return await progress.during("creating a sandbox", () => client.sandboxes.create(request));
+  } catch (error) {
+    // The server goes on with what it was asked for.
+    if (interrupts.signal.aborted) await destroyUnborn(client, run);
+    throw error;
+  }
+}
+
+async function destroyUnborn(client: WrennClient, run: string): Promise<void> {
+  // The request may still be on its way.
+  const sandbox = await pollUntil(() => findSandboxOfRun(client, run), { timeoutMs: 2_000, intervalMs: 100 });
+  await sandbox?.destroy({ signal: AbortSignal.timeout(deadlines.destroySandbox) });
+}
+
+async function follow(
+  sandbox: Sandbox,
+  options: RunOptions,
+  output: RunOutput,
+  interrupts: Interrupts,
+): Promise<CommandResult> {
+  const command = await sandbox.commands.start(options.command, {
+    args: options.args,
+    envs: options.env,
+    ...(options.user === undefined ? {} : { user: options.user }),
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
+    ...(options.tty ? { pty: terminalSize() } : {}),
+    onStdout: (bytes) => output.stdout(bytes),
+    onStderr: (bytes) => output.stderr(bytes),
+    onReconnect: () => {
+      if (!options.quiet) say("wrenn: the connection was made again; some output may be missing");
+    },
+    signal: interrupts.signal,
+  });
+  interrupts.forwardTo(command);
+  const returnTerminal = options.tty ? lendTerminal(command) : (): void => undefined;
+  const backstop =
+    options.timeoutMs === undefined
+      ? undefined
+      : setTimeout(() => {
+          interrupts.giveUp(new GivenUp(timeoutMessage(options), exitCodes.timedOut));
+        }, options.timeoutMs + timeoutGraceMs);
+  // Ends by itself with the command; what it waits for must not keep the run from ending.
+  void forwardInput(command, { tty: options.tty });
+  try {
+    return await command.wait();
+  } finally {
+    clearTimeout(backstop);
+    returnTerminal();
+  }
+}
+
+function explainEnd(result: CommandResult, options: RunOptions): void {
+  if (result.timedOut) say(`wrenn: ${timeoutMessage(options)}`);
+  if (result.oomKilled) reportError(new WrennError("guest_out_of_memory"), { json: false });
+}
+
+function timeoutMessage(options: RunOptions): string {
+  return `the command was stopped after ${formatSeconds(options.timeoutMs ?? 0)} (--timeout)`;
+}
+
+/** Says why there is no exit code of the command's own, and returns the one there is instead. */
+function reportFailure(thrown: unknown, options: RunOptions): number {
+  if (thrown instanceof GivenUp) {
+    const code = thrown.exitCode === exitCodes.timedOut ? "timed_out" : "interrupted";
+    if (options.json) printJson({ exit_code: thrown.exitCode, error: { code, message: thrown.message } });
+    else if (thrown.exitCode === exitCodes.timedOut) say(`wrenn: ${thrown.message}`);
+    return thrown.exitCode;
+  }
+  reportError(thrown, { json: options.json });
+  const { code } = asWrennError(thrown);
+  if (code === "command_not_found") return exitCodes.notFound;
+  return code === "command_not_executable" ? exitCodes.notExecutable : exitCodes.wrenn;
+}
+
+/** Destroys the sandbox, or says how to. A failure is reported, and does not change what the command has come to. */
+async function leave(sandbox: Sandbox, options: RunOptions, progress: Progress): Promise<void> {
+  if (options.keep) {
+    if (!options.quiet) say(`kept ${sandbox.id}\nto remove it: wrenn rm ${sandbox.id}`);
+    return;
+  }
+  try {
+    await progress.during("destroying the sandbox", () => destroyPatiently(sandbox));
+  } catch (error) {
+    reportError(error, { json: false });
+    say(`wrenn: ${sandbox.id} could not be destroyed yet; the server does it as soon as it can`);
+  }
+}
+
+/** The server may just be restarting. */
+async function destroyPatiently(sandbox: Sandbox): Promise<void> {
+  const signal = AbortSignal.timeout(deadlines.destroySandbox);
+  for (;;) {
+    try {
+      await sandbox.destroy({ signal });
+      return;
+    } catch (error) {
+      const { code, retryable } = asWrennError(error);
+      if (code === "sandbox_not_found") return;
+      if (!retryable || signal.aborted) throw error;
+    }
+    await delay(destroyRetryMs);
+  }
+}
+
+function jsonResult(
+  sandbox: Sandbox,
+  options: RunOptions,
+  result: CommandResult,
+  exitCode: number,
+  captured: CapturedOutput,
+  times: { createdMs: number; start: number },
+): Record<string, unknown> {
+  return {
+    sandbox_id: sandbox.id,
+    kept: options.keep,
+    engine: sandbox.info.engine,
+    exit_code: exitCode,
+    exited: result.exited,
+    timed_out: result.timedOut,
+    oom_killed: result.oomKilled,
+    ...captured.toJson(),
+    created_ms: Math.round(times.createdMs),
+    command_ms: Math.round(performance.now() - times.start - times.createdMs),
+  };
+}

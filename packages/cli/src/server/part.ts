@@ -1,0 +1,201 @@
+/** One program of the server, in a session of its own: started or adopted, watched, restarted, stopped. */
+import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { deadlines, WrennError } from "@wrenn/contract";
+import {
+  identifyProcess,
+  isAlive,
+  type Layout,
+  type ProcessIdentity,
+  processIdentitySchema,
+  readJson,
+  signalProcess,
+  startDaemon,
+  waitForExit,
+  writeJsonDurably,
+} from "@wrenn/system";
+import { rm } from "node:fs/promises";
+import { z } from "zod";
+import { rotateLog, tailLog } from "./log-files.ts";
+
+export type PartName = "postgres" | "host-agent" | "control-plane";
+
+export interface PartDefinition {
+  readonly name: PartName;
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** What else makes a running process not the one that would be started now, such as the age of its program. */
+  readonly version: string;
+  /** Asks for an orderly end. */
+  readonly stopSignal: NodeJS.Signals;
+  /** Whatever must hold before each start. */
+  prepare?(): Promise<void>;
+  isReady(identity: ProcessIdentity): Promise<boolean>;
+  /** What an exit code means that makes another try pointless. */
+  explainExit?(exitCode: number): WrennError | null;
+}
+
+const partRecordSchema = z.object({
+  identity: processIdentitySchema,
+  fingerprint: z.string(),
+  startedAt: z.iso.datetime(),
+});
+export type PartRecord = z.infer<typeof partRecordSchema>;
+
+export async function readPartRecord(layout: Layout, name: PartName): Promise<PartRecord | null> {
+  const parsed = partRecordSchema.safeParse(await readJson(layout.processRecord(name)));
+  return parsed.success ? parsed.data : null;
+}
+
+const readyPollMs = 50;
+const watchPollMs = 250;
+const startAttempts = 4;
+const firstBackOffMs = 200;
+const longestBackOffMs = 10_000;
+/** A part that has lived this long has recovered: its next death is a first one. */
+const recoveredAfterMs = 60_000;
+const logTailLines = 15;
+
+export class Part {
+  readonly definition: PartDefinition;
+  readonly #layout: Layout;
+  readonly #report: (message: string) => void;
+  #identity: ProcessIdentity | null = null;
+
+  constructor(layout: Layout, definition: PartDefinition, report: (message: string) => void) {
+    this.#layout = layout;
+    this.definition = definition;
+    this.#report = report;
+  }
+
+  get name(): PartName {
+    return this.definition.name;
+  }
+
+  /** Adopts the process of an earlier server if it is what would be started now; else ends it and starts a new one. */
+  async ensureStarted(): Promise<"adopted" | "started"> {
+    const record = await readPartRecord(this.#layout, this.name);
+    if (record !== null && (await isAlive(record.identity))) {
+      if (record.fingerprint === this.#fingerprint() && (await this.#becomesReady(record.identity))) {
+        this.#identity = record.identity;
+        return "adopted";
+      }
+      await endPart(this.#layout, this.name, record.identity, this.definition.stopSignal);
+    }
+    let backOffMs = firstBackOffMs;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await this.#start();
+        return "started";
+      } catch (error) {
+        const finalError = error instanceof WrennError && error.code !== "subprocess_failed";
+        if (finalError || attempt === startAttempts) throw error;
+      }
+      await delay(backOffMs);
+      backOffMs *= 2;
+    }
+  }
+
+  /** Restarts the part whenever it dies, until aborted. */
+  async keepAlive(signal: AbortSignal): Promise<void> {
+    let backOffMs = firstBackOffMs;
+    let aliveSince = performance.now();
+    while (!signal.aborted) {
+      if (this.#identity !== null && (await isAlive(this.#identity))) {
+        if (performance.now() - aliveSince > recoveredAfterMs) backOffMs = firstBackOffMs;
+        await pause(watchPollMs, signal);
+        continue;
+      }
+      this.#report(`${this.name} has ended; starting it again`);
+      try {
+        await this.#start();
+        aliveSince = performance.now();
+        this.#report(`${this.name} is back`);
+      } catch (error) {
+        this.#report(`${this.name} did not start: ${error instanceof Error ? error.message : String(error)}`);
+        await pause(backOffMs, signal);
+      }
+      backOffMs = Math.min(backOffMs * 2, longestBackOffMs);
+    }
+  }
+
+  async stop(): Promise<void> {
+    if (this.#identity === null) return;
+    await endPart(this.#layout, this.name, this.#identity, this.definition.stopSignal);
+    this.#identity = null;
+  }
+
+  async #start(): Promise<void> {
+    const { name, program, args, env } = this.definition;
+    const logFile = this.#layout.log(name);
+    await rotateLog(logFile);
+    await this.definition.prepare?.();
+    const { pid, exited } = await startDaemon(program, args, { env: { ...env }, logFile });
+    const identity = await identifyProcess(pid);
+    let exitCode: number | undefined;
+    void exited.then((code) => (exitCode = code));
+    if (identity !== null) {
+      this.#identity = identity;
+      await writeJsonDurably(this.#layout.processRecord(name), {
+        identity,
+        fingerprint: this.#fingerprint(),
+        startedAt: new Date().toISOString(),
+      } satisfies PartRecord);
+      if (await this.#becomesReady(identity)) return;
+      if (await isAlive(identity)) {
+        await this.stop();
+        throw new WrennError("subprocess_failed", {
+          message: `${name} was not ready within ${deadlines.serverStart / 1000} s. Its log, ${logFile}, ends with:\n${await tailLog(logFile, logTailLines)}`,
+        });
+      }
+    }
+    // Its exit code follows its disappearance at once.
+    await Promise.race([exited, delay(1_000)]);
+    this.#identity = null;
+    throw (
+      (exitCode === undefined ? null : this.definition.explainExit?.(exitCode)) ??
+      new WrennError("subprocess_failed", {
+        message: `${name} ended with ${exitCode ?? "an unknown exit code"}. Its log, ${logFile}, ends with:\n${await tailLog(logFile, logTailLines)}`,
+      })
+    );
+  }
+
+  /** False when the process ends, or the deadline passes, before it is ready. */
+  async #becomesReady(identity: ProcessIdentity): Promise<boolean> {
+    const deadline = performance.now() + deadlines.serverStart;
+    while (performance.now() < deadline) {
+      if (await this.definition.isReady(identity)) return true;
+      if (!(await isAlive(identity))) return false;
+      await delay(readyPollMs);
+    }
+    return false;
+  }
+
+  #fingerprint(): string {
+    const { program, args, env, version } = this.definition;
+    const sortedEnv = Object.entries(env).sort(([a], [b]) => (a < b ? -1 : 1));
+    return createHash("sha256")
+      .update(JSON.stringify([program, args, sortedEnv, version]))
+      .digest("hex");
+  }
+}
+
+/** Ends a part's process in order, by force where it does not, and forgets it. */
+export async function endPart(
+  layout: Layout,
+  name: PartName,
+  identity: ProcessIdentity,
+  stopSignal: NodeJS.Signals,
+): Promise<void> {
+  await signalProcess(identity, stopSignal);
+  if (!(await waitForExit(identity, deadlines.serverStop))) {
+    await signalProcess(identity, "SIGKILL");
+    await waitForExit(identity, deadlines.serverStop);
+  }
+  await rm(layout.processRecord(name), { force: true });
+}
+
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await delay(milliseconds, undefined, { signal }).catch(() => undefined);
+}

@@ -1,0 +1,56 @@
+/** One line that shows what is being waited for and for how long, on terminals; elsewhere at most a line per step. */
+import { formatSeconds } from "../units.ts";
+
+export interface ProgressOptions {
+  quiet: boolean;
+  stream?: NodeJS.WriteStream;
+}
+
+const redrawMs = 100;
+/** Steps shorter than this are not worth a flicker. */
+const firstDrawMs = 150;
+
+export class Progress {
+  readonly #quiet: boolean;
+  readonly #stream: NodeJS.WriteStream;
+
+  constructor(options: ProgressOptions) {
+    this.#quiet = options.quiet;
+    this.#stream = options.stream ?? process.stderr;
+  }
+
+  /** Shows the step on a terminal while the work lasts, and nothing of it afterwards. */
+  async during<Result>(step: string, work: () => Promise<Result>): Promise<Result> {
+    if (this.#quiet || !this.#stream.isTTY) return work();
+    const stop = this.#draw(step);
+    try {
+      return await work();
+    } finally {
+      stop();
+    }
+  }
+
+  /** As `during`, and leaves a line with the time it took: for what happens once. */
+  async milestone<Result>(step: string, work: () => Promise<Result>): Promise<Result> {
+    const start = performance.now();
+    const result = await this.during(step, work);
+    if (!this.#quiet) this.#stream.write(`${step} … ${formatSeconds(performance.now() - start)}\n`);
+    return result;
+  }
+
+  #draw(step: string): () => void {
+    const start = performance.now();
+    let drawn = false;
+    const draw = (): void => {
+      const elapsed = performance.now() - start;
+      if (elapsed < firstDrawMs) return;
+      drawn = true;
+      this.#stream.write(`\r${step} … ${formatSeconds(elapsed)}\u001B[K`);
+    };
+    const timer = setInterval(draw, redrawMs);
+    return () => {
+      clearInterval(timer);
+      if (drawn) this.#stream.write("\r\u001B[K");
+    };
+  }
+}

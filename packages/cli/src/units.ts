@@ -1,0 +1,65 @@
+/** Quantities as people type them on a command line. */
+import { InvalidArgumentError } from "commander";
+
+const millisecondsPer = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 } as const;
+
+/** `30s`, `5m`, `1.5h`, `500ms`; a bare number is seconds. Milliseconds. */
+export function parseDuration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
+  const [, amount, unit = "s"] = match ?? [];
+  const milliseconds = Number(amount) * millisecondsPer[unit as keyof typeof millisecondsPer];
+  if (match === null || milliseconds <= 0) {
+    throw new InvalidArgumentError("Give a duration such as 30s, 5m or 1.5h.");
+  }
+  return Math.ceil(milliseconds);
+}
+
+/** `512`, `512M`, `1G`, `1.5GiB`; a bare number is MiB. Whole MiB. */
+export function parseMebibytes(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(?:(M|G)(?:i?B)?)?$/i.exec(text);
+  const [, amount, unit = "M"] = match ?? [];
+  const mebibytes = Number(amount) * (unit.toUpperCase() === "G" ? 1_024 : 1);
+  if (match === null || !Number.isInteger(mebibytes)) {
+    throw new InvalidArgumentError("Give a size such as 512, 512M or 1G.");
+  }
+  return mebibytes;
+}
+
+export function parseCount(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError("Give a whole number.");
+  return Number(text);
+}
+
+/**
+ * One `-e`: `NAME=value`, or `NAME` alone to take its value from the environment; a variable that is not set there is
+ * left out. Commander calls this for each occurrence with what the earlier ones made.
+ */
+export function collectVariable(text: string, earlier: Record<string, string> = {}): Record<string, string> {
+  const separator = text.indexOf("=");
+  const name = separator < 0 ? text : text.slice(0, separator);
+  if (name === "") throw new InvalidArgumentError("Give NAME=value, or NAME.");
+  const value = separator < 0 ? process.env[name] : text.slice(separator + 1);
+  return value === undefined ? earlier : { ...earlier, [name]: value };
+}
+
+export function formatSeconds(milliseconds: number): string {
+  return `${(milliseconds / 1_000).toFixed(1)} s`;
+}
+
+/** A span of time in its two largest units: `3 h 12 min`. */
+export function formatSpan(milliseconds: number): string {
+  const seconds = Math.floor(milliseconds / 1_000);
+  const units = [
+    ["d", Math.floor(seconds / 86_400)],
+    ["h", Math.floor(seconds / 3_600) % 24],
+    ["min", Math.floor(seconds / 60) % 60],
+    ["s", seconds % 60],
+  ] as const;
+  const first = units.findIndex(([, amount]) => amount > 0);
+  if (first < 0) return "0 s";
+  return units
+    .slice(first, first + 2)
+    .filter(([, amount]) => amount > 0)
+    .map(([unit, amount]) => `${amount} ${unit}`)
+    .join(" ");
+}
