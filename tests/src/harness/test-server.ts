@@ -1,0 +1,122 @@
+/** A whole server in a WRENN_DIR of its own, started and stopped with the real command line. */
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
+import { createServer } from "node:net";
+import path from "node:path";
+import { readCredentials } from "@wrenn/cli";
+import { WrennClient } from "@wrenn/sdk";
+import { type Layout, layoutFromEnvironment, pollUntil, wrennLayout } from "@wrenn/system";
+import { type CliOptions, CliProcess, type CliResult, runCli } from "./cli.ts";
+import { leftoversOf } from "./leftovers.ts";
+
+/** Made by the set-up, and the same for every server of a machine. */
+const shared = ["boot", "images", "bin", "cache"] as const;
+
+export class TestServer {
+  readonly layout: Layout;
+  readonly env: NodeJS.ProcessEnv;
+  readonly url: string;
+  #client: WrennClient | null = null;
+
+  private constructor(layout: Layout, env: NodeJS.ProcessEnv, url: string) {
+    this.layout = layout;
+    this.env = env;
+    this.url = url;
+  }
+
+  /** A place for a server; nothing is started. */
+  static async prepare(options: { port?: number } = {}): Promise<TestServer> {
+    // Not in a deep temporary directory: the paths of unix sockets are short.
+    const root = await mkdtemp("/tmp/wrenn-e2e-");
+    await chmod(root, 0o711);
+    const machine = layoutFromEnvironment();
+    for (const name of shared) await symlink(path.join(machine.root, name), path.join(root, name));
+    await mkdir(path.join(root, "sandboxes"), { mode: 0o711 });
+    const port = options.port ?? (await freePort());
+    const env = {
+      PATH: process.env["PATH"],
+      HOME: process.env["HOME"],
+      WRENN_DIR: root,
+      WRENN_LISTEN: `127.0.0.1:${port}`,
+      WRENN_SLOT_CIDR: "10.242.0.0/20",
+      WRENN_SLOT_POOL: "2",
+      // What is tested is what has been set up before the tests.
+      WRENN_SETUP: "never",
+    };
+    return new TestServer(wrennLayout(root), env, `http://127.0.0.1:${port}`);
+  }
+
+  static async start(): Promise<TestServer> {
+    const server = await TestServer.prepare();
+    const result = await server.cli(["up", "--detach"]);
+    if (result.exitCode !== 0) {
+      await rm(server.layout.root, { recursive: true, force: true });
+      throw new Error(`wrenn up --detach exited with ${result.exitCode}: ${result.stderr}`);
+    }
+    return server;
+  }
+
+  /** The SDK with the key of the local server. */
+  async client(): Promise<WrennClient> {
+    if (this.#client !== null) return this.#client;
+    const credentials = await readCredentials(this.layout);
+    if (credentials === null) throw new Error("the server has left no credentials");
+    this.#client = new WrennClient({ url: credentials.url, apiKey: credentials.api_key });
+    return this.#client;
+  }
+
+  cli(args: readonly string[], options: Partial<CliOptions> = {}): Promise<CliResult> {
+    return runCli(args, { ...options, env: { ...this.env, ...options.env } });
+  }
+
+  spawnCli(args: readonly string[], options: Partial<CliOptions> = {}): CliProcess {
+    return new CliProcess(args, { ...options, env: { ...this.env, ...options.env } });
+  }
+
+  /** The pid of a part of the server: `server`, `postgres`, `host-agent`, `control-plane`. */
+  async pidOf(part: string): Promise<number> {
+    const record = JSON.parse(await readFile(this.layout.processRecord(part), "utf8")) as { identity: { pid: number } };
+    return record.identity.pid;
+  }
+
+  async status(): Promise<{ state: string }> {
+    const { stdout } = await this.cli(["status", "--json"]);
+    return JSON.parse(stdout.toString("utf8")) as { state: string };
+  }
+
+  /** Waits until all parts answer again. */
+  async untilHealthy(timeoutMs = 60_000): Promise<void> {
+    const healthy = await pollUntil(async () => ((await this.status()).state === "healthy" ? true : null), {
+      timeoutMs,
+      intervalMs: 300,
+    });
+    if (healthy === null) throw new Error(`the server is not healthy after ${timeoutMs} ms`);
+  }
+
+  /** Ids of all sandboxes that have not been destroyed. */
+  async sandboxIds(): Promise<string[]> {
+    return (await (await this.client()).sandboxes.list()).map(({ id }) => id);
+  }
+
+  /** What there is on the machine because of this server's sandboxes, once it has had the time to go. */
+  async untilNoSandboxes(timeoutMs = 20_000): Promise<string[]> {
+    await pollUntil(async () => ((await this.sandboxIds()).length === 0 ? true : null), { timeoutMs, intervalMs: 100 });
+    return this.sandboxIds();
+  }
+
+  /** Stops everything, by force if need be, and returns what is left of it on the machine: nothing, if all is well. */
+  async stop(): Promise<string[]> {
+    const { exitCode, stderr } = await this.cli(["down", "--destroy"]);
+    const left = await leftoversOf(this.layout.root);
+    await rm(this.layout.root, { recursive: true, force: true });
+    return exitCode === 0 ? left : [`wrenn down --destroy exited with ${exitCode}: ${stderr}`, ...left];
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("a TCP server has a port");
+  return address.port;
+}

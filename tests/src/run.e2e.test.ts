@@ -1,0 +1,166 @@
+import { randomBytes } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { useServer } from "./harness/use-server.ts";
+
+const server = useServer();
+
+function run(args: readonly string[], options: { input?: Buffer | string; env?: NodeJS.ProcessEnv } = {}) {
+  return server().cli(["run", ...args], options);
+}
+
+describe("run", () => {
+  it("prints the command's output and exits with its code", async () => {
+    const result = await run(["--", "python3", "-c", "print('hello from a microVM'); raise SystemExit(7)"]);
+    expect(result.stdout.toString()).toBe("hello from a microVM\n");
+    expect(result.stderr).toBe("");
+    expect(result.exitCode).toBe(7);
+    expect(await server().sandboxIds()).toEqual([]);
+  });
+
+  it("runs the command in a machine of its own", async () => {
+    const result = await run([
+      "--memory",
+      "256M",
+      "--vcpus",
+      "2",
+      "--",
+      "sh",
+      "-c",
+      "uname -r; nproc; id -un; hostname",
+    ]);
+    const [kernel, processors, user] = result.stdout.toString().split("\n");
+    expect(kernel).toMatch(/cloud-amd64$/);
+    expect(processors).toBe("2");
+    expect(user).toBe("user");
+  });
+
+  it("hands a megabyte of any bytes through the command's input and output unchanged", async () => {
+    const input = randomBytes(1_048_576);
+    const result = await run(["--", "cat"], { input });
+    expect(result.exitCode).toBe(0);
+    expect(result.stdout.equals(input)).toBe(true);
+  });
+
+  it("keeps standard error apart from standard output", async () => {
+    const result = await run(["--", "sh", "-c", "echo out; echo err >&2"]);
+    expect(result.stdout.toString()).toBe("out\n");
+    expect(result.stderr).toBe("err\n");
+  });
+
+  it("sets variables, user and directory", async () => {
+    const result = await run(
+      [
+        "-e",
+        "A=1 and =",
+        "-e",
+        "B",
+        "-e",
+        "C",
+        "-u",
+        "root",
+        "-w",
+        "/etc",
+        "sh",
+        "-c",
+        'echo "$A|$B|${C-unset}|$(id -un)|$PWD"',
+      ],
+      { env: { B: "from outside" } },
+    );
+    expect(result.stdout.toString()).toBe("1 and =|from outside|unset|root|/etc\n");
+  });
+
+  it("stops the command with all its processes when its time is over, and exits with 124", async () => {
+    const result = await run(["--timeout", "2s", "--", "sh", "-c", "echo begun; sleep 1000 & sleep 1000"]);
+    expect(result.stdout.toString()).toBe("begun\n");
+    expect(result.stderr).toContain("stopped after 2.0 s (--timeout)");
+    expect(result.exitCode).toBe(124);
+  });
+
+  it("exits as a shell does when a signal ends the command", async () => {
+    const result = await run(["--", "sh", "-c", "kill -SEGV $$"]);
+    expect(result.exitCode).toBe(128 + 11);
+  });
+
+  it("exits with 127 for a program that is not there", async () => {
+    const result = await run(["--", "no-such-program"]);
+    expect(result.exitCode).toBe(127);
+    expect(result.stderr).toContain("no-such-program");
+    expect(result.stderr).toContain("(command_not_found)");
+  });
+
+  it("exits with 126 for a program that cannot be executed", async () => {
+    const result = await run(["--", "/etc/passwd"]);
+    expect(result.exitCode).toBe(126);
+    expect(result.stderr).toContain("(command_not_executable)");
+  });
+
+  it("with a terminal, the command has one", async () => {
+    const result = await run(["-t", "--", "sh", "-c", "test -t 0 && test -t 1 && stty size"]);
+    expect(result.stdout.toString()).toBe("24 80\r\n");
+  });
+
+  it("with --json prints one object with everything", async () => {
+    const result = await run(["--json", "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
+    expect(result.exitCode).toBe(4);
+    expect(result.stderr).toBe("");
+    expect(JSON.parse(result.stdout.toString())).toMatchObject({
+      sandbox_id: expect.stringMatching(/^sb-[0-9a-f-]{36}$/) as string,
+      exit_code: 4,
+      exited: true,
+      timed_out: false,
+      oom_killed: false,
+      stdout: "out\n",
+      stderr: "err\n",
+    });
+  });
+
+  it("refuses sizes that no sandbox can have, names the range, and exits with 125", async () => {
+    const result = await run(["--json", "--memory", "1M", "--", "true"]);
+    expect(result.exitCode).toBe(125);
+    expect(JSON.parse(result.stdout.toString())).toMatchObject({ error: { code: "invalid_request" } });
+    expect(result.stdout.toString()).toContain("memory_mib");
+  });
+
+  it("explains itself when it is used wrongly", async () => {
+    const result = await run(["--timeout", "soon", "--", "true"]);
+    expect(result.exitCode).toBe(125);
+    expect(result.stderr).toContain("Give a duration such as 30s");
+  });
+});
+
+describe("run --keep", () => {
+  it("leaves the sandbox, says how to remove it, and rm does", async () => {
+    const kept = await run(["--keep", "--", "true"]);
+    const id = /wrenn rm (sb-\S+)/.exec(kept.stderr)?.[1] ?? "";
+    expect(await server().sandboxIds()).toEqual([id]);
+    const listed = await server().cli(["ls"]);
+    expect(listed.stdout.toString()).toContain(id);
+    const removed = await server().cli(["rm", id]);
+    expect(removed).toMatchObject({ exitCode: 0 });
+    expect(await server().sandboxIds()).toEqual([]);
+  });
+});
+
+describe("rm", () => {
+  it("says which ids there are not, and which are none", async () => {
+    const missing = "sb-01890000-0000-7000-8000-000000000000";
+    const result = await server().cli(["rm", "--json", missing, "tpl-nonsense"]);
+    expect(result.exitCode).toBe(1);
+    expect(JSON.parse(result.stdout.toString())).toMatchObject({
+      destroyed: [],
+      failed: [
+        { id: missing, error: { code: "sandbox_not_found" } },
+        { id: "tpl-nonsense", error: { code: "invalid_id" } },
+      ],
+    });
+  });
+});
+
+describe("a wrong key", () => {
+  it("is refused with what to do", async () => {
+    const env = { WRENN_API_URL: server().url, WRENN_API_KEY: `wrn_${"0".repeat(40)}` };
+    const result = await server().cli(["ls"], { env });
+    expect(result.exitCode).toBe(1);
+    expect(result.stderr).toContain("(unauthorized)");
+  });
+});
