@@ -1,6 +1,6 @@
 /** Sandboxes as the public API shows and takes them. */
 import { z } from "zod";
-import { environmentLimits, metadataLimits, sandboxLimits } from "../limits.ts";
+import { environmentLimits, metadataLimits, pageLimits, sandboxLimits } from "../limits.ts";
 import { minimalTemplateName, namePattern } from "../names.ts";
 import { sandboxStatuses } from "../sandbox-state.ts";
 
@@ -62,4 +62,19 @@ export type Sandbox = z.infer<typeof sandboxSchema>;
 export const createdSandboxSchema = sandboxSchema.extend({ access_token: z.string() });
 export type CreatedSandbox = z.infer<typeof createdSandboxSchema>;
 
-export const listSandboxesSchema = z.object({ sandboxes: z.array(sandboxSchema) });
+export const listSandboxesQuerySchema = z.strictObject({
+  limit: z.coerce.number().int().min(pageLimits.min).max(pageLimits.max).default(pageLimits.default),
+  /** `next_cursor` of the page before. */
+  cursor: z.string().optional(),
+  /** One status, or several separated by commas. Without it, all but `stopped`. */
+  status: z
+    .string()
+    .transform((text) => text.split(","))
+    .pipe(z.array(z.enum(sandboxStatuses)))
+    .optional(),
+});
+export type ListSandboxesQuery = z.infer<typeof listSandboxesQuerySchema>;
+
+/** Newest first. `next_cursor` is null on the last page. */
+export const listSandboxesSchema = z.object({ sandboxes: z.array(sandboxSchema), next_cursor: z.string().nullable() });
+export type SandboxPage = z.infer<typeof listSandboxesSchema>;

@@ -1,0 +1,69 @@
+/** Every failure of the public API in one shape: `{error: {code, message, details?, suggestion, request_id}}`. */
+import { asWrennError, WrennError } from "@wrenn/contract";
+import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
+import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
+
+/** What Fastify itself refuses, by its stable codes. */
+function fromFastify(error: FastifyError): WrennError | null {
+  switch (error.code) {
+    case "FST_ERR_CTP_BODY_TOO_LARGE":
+      return new WrennError("body_too_large", { cause: error });
+    case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
+      return new WrennError("unsupported_media_type", { cause: error });
+    case "FST_ERR_CTP_INVALID_JSON_BODY":
+    case "FST_ERR_CTP_EMPTY_JSON_BODY":
+      return new WrennError("malformed_json", { cause: error });
+    case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
+    case "FST_ERR_BAD_URL":
+    case "FST_ERR_MAX_PARAM_LENGTH":
+      return new WrennError("invalid_request", { cause: error });
+    default:
+      return null;
+  }
+}
+
+export function toWrennError(error: unknown): WrennError {
+  if (error instanceof WrennError) return error;
+  if (hasZodFastifySchemaValidationErrors(error)) {
+    const where = error.validationContext ?? "body";
+    const details = error.validation.map((problem) => ({
+      field: fieldName(where, problem.instancePath),
+      problem: problem.message ?? "is not valid",
+    }));
+    const first = details[0];
+    return new WrennError("invalid_request", {
+      ...(first === undefined ? {} : { message: `The request is not valid: ${first.field}: ${first.problem}` }),
+      details: { fields: details },
+      cause: error,
+    });
+  }
+  if (isFastifyError(error)) {
+    const refused = fromFastify(error);
+    if (refused !== null) return refused;
+    // A parser's own complaint about what the client sent.
+    if (error.statusCode === 400) return new WrennError("invalid_request", { cause: error });
+  }
+  return asWrennError(error);
+}
+
+/** Fastify's error handler. Causes go to the log; the caller sees the code, the sentence and what to do. */
+export async function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const wrennError = toWrennError(error);
+  if (wrennError.status >= 500) request.log.error({ err: error, code: wrennError.code }, "request failed");
+  else request.log.info({ code: wrennError.code, details: wrennError.details }, "request refused");
+  await reply
+    .code(wrennError.status)
+    .type("application/json; charset=utf-8")
+    .serializer(JSON.stringify)
+    .send(wrennError.toBody(request.id));
+}
+
+function isFastifyError(error: unknown): error is FastifyError {
+  return error instanceof Error && "code" in error && typeof error.code === "string";
+}
+
+/** "/envs/FOO" in a body is the field "envs.FOO"; the body as a whole is "body". */
+function fieldName(where: string, instancePath: string): string {
+  const path = instancePath.split("/").filter((part) => part !== "");
+  return path.length === 0 ? where : path.join(".");
+}

@@ -1,0 +1,126 @@
+/**
+ * Carries requests into sandboxes (docs/architecture.md, "Data plane"). Stands in front of the API on the same listener
+ * and takes every request that names a sandbox.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { asWrennError, guestAgentPort, WrennError } from "@wrenn/contract";
+import type { SandboxId } from "@wrenn/contract";
+import type { Logger } from "pino";
+import { requestId } from "../services/request-id.ts";
+import { authorize } from "./authorize.ts";
+import type { Authorizer, DataPlaneTarget } from "./authorize.ts";
+import { forward } from "./forward.ts";
+import type { Forwarding } from "./forward.ts";
+import { headersToGuest } from "./headers.ts";
+import { TunnelPools } from "./tunnel-pools.ts";
+import { join, responseOn } from "./upgrade.ts";
+
+export interface DataPlaneOptions extends Authorizer {
+  readonly log: Logger;
+  /** A host did not let a request into a sandbox that should run. */
+  readonly onTunnelFailure: (id: SandboxId) => void;
+}
+
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  readonly #pools = new TunnelPools();
+  /** Upgraded connections, which the server no longer counts as its own. */
+  readonly #upgraded = new Set<Duplex>();
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+  }
+
+  handle(request: IncomingMessage, response: ServerResponse): void {
+    void this.#handle(request, response);
+  }
+
+  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on("error", () => {
+      socket.destroy();
+    });
+    this.#upgraded.add(socket);
+    socket.once("close", () => {
+      this.#upgraded.delete(socket);
+    });
+    // Node's servers hand over the connection itself; its type says less, for the sake of other servers.
+    if (!(socket instanceof Socket)) {
+      socket.destroy();
+      return;
+    }
+    socket.setNoDelay(true).setTimeout(0);
+    const protocol = request.headers.upgrade ?? "";
+    const response = responseOn(request, socket);
+    void this.#handle(request, response, {
+      protocol,
+      accept: (guest, guestHeaders) => {
+        response.detachSocket(socket);
+        join(socket, head, guest, guestHeaders, protocol);
+      },
+    });
+  }
+
+  /** Ends what is kept for a sandbox that is no longer what it was. */
+  release(id: SandboxId): void {
+    this.#pools.release(id);
+  }
+
+  /** Ends the connections that were upgraded, which a server that closes waits for but does not end. */
+  endUpgraded(): void {
+    for (const socket of this.#upgraded) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.endUpgraded();
+    await this.#pools.close();
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse, upgrade?: Forwarding["upgrade"]): Promise<void> {
+    try {
+      const url = request.url ?? "";
+      if (!url.startsWith("/"))
+        throw new WrennError("invalid_request", { message: "The request's target is not a path." });
+      const target = await authorize(request, this.#options);
+      if (response.destroyed) return;
+      forward({
+        request,
+        response,
+        headers: headersToGuest(request.rawHeaders, target.port, target.accessToken),
+        tunnels: () => this.#pools.get(target),
+        ...(upgrade === undefined ? {} : { upgrade }),
+        onFailure: (error) => {
+          this.#noteFailure(target, error);
+          this.#refuse(request, response, error);
+        },
+      });
+    } catch (error) {
+      this.#refuse(request, response, error);
+    }
+  }
+
+  /** A port where nothing listens is the user's affair; anything else may be news about the sandbox or its host. */
+  #noteFailure({ sandboxId, port }: DataPlaneTarget, error: WrennError): void {
+    if (error.code === "invalid_request" || (error.code === "port_closed" && port !== guestAgentPort)) return;
+    this.#options.onTunnelFailure(sandboxId);
+  }
+
+  #refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {
+    if (response.destroyed || response.headersSent) return;
+    const wrennError = asWrennError(error);
+    const id = requestId(request);
+    const { method } = request;
+    if (wrennError.status >= 500) this.#options.log.warn({ reqId: id, method, err: error }, "data plane: failed");
+    else this.#options.log.debug({ reqId: id, method, code: wrennError.code }, "data plane: refused");
+    const body = Buffer.from(JSON.stringify(wrennError.toBody(id)));
+    response.writeHead(wrennError.status, {
+      "Content-Type": "application/json; charset=utf-8",
+      "Content-Length": body.length,
+      "X-Request-Id": id,
+      // Tells an error of Wrenn from an answer of the guest with the same status.
+      "Wrenn-Error": wrennError.code,
+    });
+    response.end(body);
+  }
+}

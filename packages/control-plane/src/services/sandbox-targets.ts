@@ -1,0 +1,64 @@
+/** Where each sandbox is and whether it may be reached, remembered briefly: the data plane asks for every request. */
+import { intervals } from "@wrenn/contract";
+import type { SandboxId } from "@wrenn/contract";
+import type { Store } from "../store/database.ts";
+import { findSandboxTarget } from "../store/sandboxes.ts";
+import type { SandboxTarget } from "../store/sandboxes.ts";
+
+const maxRemembered = 10_000;
+
+interface Remembered {
+  readonly target: SandboxTarget;
+  readonly until: number;
+}
+
+export class SandboxTargets {
+  readonly #store: Store;
+  readonly #remembered = new Map<SandboxId, Remembered>();
+  /** Requests that miss together ask once. */
+  readonly #asking = new Map<SandboxId, Promise<SandboxTarget | null>>();
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /** The target if it is remembered; undefined when it has to be asked for. */
+  peek(id: SandboxId): SandboxTarget | undefined {
+    const remembered = this.#remembered.get(id);
+    return remembered !== undefined && remembered.until > performance.now() ? remembered.target : undefined;
+  }
+
+  /** Null when there is no such sandbox. */
+  async find(id: SandboxId): Promise<SandboxTarget | null> {
+    const known = this.peek(id);
+    if (known !== undefined) return known;
+    const answer = this.#asking.get(id);
+    if (answer !== undefined) return answer;
+    return this.#ask(id);
+  }
+
+  /** Forgets what was known, because this replica changed it. */
+  invalidate(id: SandboxId): void {
+    this.#remembered.delete(id);
+    // An answer on its way may be from before the change: it serves those who wait for it already, and is not remembered.
+    this.#asking.delete(id);
+  }
+
+  async #ask(id: SandboxId): Promise<SandboxTarget | null> {
+    const until = performance.now() + intervals.sandboxTargetCache;
+    const answer = findSandboxTarget(this.#store, id);
+    this.#asking.set(id, answer);
+    try {
+      const target = await answer;
+      if (target !== null && this.#asking.get(id) === answer) this.#remember(id, { target, until });
+      return target;
+    } finally {
+      if (this.#asking.get(id) === answer) this.#asking.delete(id);
+    }
+  }
+
+  #remember(id: SandboxId, remembered: Remembered): void {
+    if (this.#remembered.size >= maxRemembered) this.#remembered.clear();
+    this.#remembered.set(id, remembered);
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * A host agent without virtual machines: the real RPC and the real tunnels on a real unix socket, with one real HTTP server
+ * standing in for every guest. It does what it is told to, failures included, so that the control plane can be tested
+ * against what no real host does on demand.
+ */
+import { once } from "node:events";
+import { rm } from "node:fs/promises";
+import http from "node:http";
+import net from "node:net";
+import type { Duplex } from "node:stream";
+import { create } from "@bufbuild/protobuf";
+import { timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { ConnectRouter } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { asWrennError, guestAgentPort, hostAgentProto, toErrorInfo, WrennError } from "@wrenn/contract";
+import type { ErrorCode } from "@wrenn/contract";
+import { SimulatedGuest } from "./simulated-guest.ts";
+
+const { SandboxState, SandboxSchema, DeathSchema, ErrorInfoSchema, HostAgent } = hostAgentProto;
+
+export class SimulatedHostAgent {
+  readonly guest: SimulatedGuest;
+  /** Ports of the sandboxes on which the guest listens. */
+  readonly openPorts = new Set<number>([guestAgentPort, 8080]);
+  readonly sandboxes = new Map<string, hostAgentProto.Sandbox>();
+  /** Every request to create, in order. */
+  readonly creates: hostAgentProto.CreateSandboxRequest[] = [];
+  readonly destroys: string[] = [];
+  cpuCount = 2;
+  memoryMib = 8192;
+  tunnelsOpened = 0;
+  /** Called before a create, a destroy or a listing is carried out; may wait, and may throw. */
+  beforeCreate: (id: string) => Promise<void> = async () => undefined;
+  beforeDestroy: (id: string) => Promise<void> = async () => undefined;
+  beforeList: () => Promise<void> = async () => undefined;
+  readonly #socketPath: string;
+  readonly #connections = new Set<net.Socket>();
+  #server: http.Server | undefined;
+
+  private constructor(socketPath: string, guest: SimulatedGuest) {
+    this.#socketPath = socketPath;
+    this.guest = guest;
+  }
+
+  static async start(socketPath: string): Promise<SimulatedHostAgent> {
+    const agent = new SimulatedHostAgent(socketPath, await SimulatedGuest.start());
+    await agent.resume();
+    return agent;
+  }
+
+  async stop(): Promise<void> {
+    await this.pause();
+    this.guest.stop();
+  }
+
+  /** The agent is away, its sandboxes are not: as after kill -9. */
+  async pause(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined) return;
+    const closed = once(server, "close");
+    server.close();
+    for (const socket of this.#connections) socket.destroy();
+    await closed;
+    await rm(this.#socketPath, { force: true });
+  }
+
+  async resume(): Promise<void> {
+    const server = http.createServer(connectNodeAdapter({ routes: (router) => this.#routes(router) }));
+    server.on("connection", (socket) => {
+      this.#connections.add(socket);
+      socket.once("close", () => this.#connections.delete(socket));
+    });
+    server.on("connect", (request, socket, head) => {
+      this.#tunnel(request.url ?? "", socket, head);
+    });
+    server.listen(this.#socketPath);
+    await once(server, "listening");
+    this.#server = server;
+  }
+
+  /** As if the VM had died: the agent keeps a tombstone. */
+  kill(id: string, code: ErrorCode, message: string): void {
+    const sandbox = this.sandboxes.get(id);
+    if (sandbox === undefined) throw new Error(`the host has no sandbox ${id}`);
+    sandbox.state = SandboxState.DEAD;
+    sandbox.death = create(DeathSchema, { code, message, at: timestampNow() });
+  }
+
+  /** As if it had been made by somebody else. */
+  plant(id: string, createdAt: Date, state: hostAgentProto.SandboxState = SandboxState.RUNNING): void {
+    this.sandboxes.set(
+      id,
+      create(SandboxSchema, { sandboxId: id, state, engine: "qemu-tcg", createdAt: timestampFromDate(createdAt) }),
+    );
+  }
+
+  #routes(router: ConnectRouter): void {
+    router.service(HostAgent, {
+      getHost: () => ({
+        agentVersion: "simulated",
+        cpuCount: this.cpuCount,
+        memoryTotalMib: this.memoryMib,
+        memoryAvailableMib: this.memoryMib,
+        engine: "qemu-tcg",
+      }),
+      createSandbox: async (request) => answering(async () => ({ sandbox: await this.#create(request) })),
+      destroySandbox: async ({ sandboxId }) =>
+        answering(async () => {
+          await this.beforeDestroy(sandboxId);
+          if (!this.sandboxes.delete(sandboxId)) throw new WrennError("sandbox_not_found");
+          this.destroys.push(sandboxId);
+          return {};
+        }),
+      getSandbox: async ({ sandboxId }) => answering(async () => ({ sandbox: this.#get(sandboxId) })),
+      listSandboxes: async () =>
+        answering(async () => {
+          await this.beforeList();
+          return { sandboxes: [...this.sandboxes.values()] };
+        }),
+    });
+  }
+
+  #get(id: string): hostAgentProto.Sandbox {
+    const sandbox = this.sandboxes.get(id);
+    if (sandbox === undefined) throw new WrennError("sandbox_not_found");
+    return sandbox;
+  }
+
+  async #create(request: hostAgentProto.CreateSandboxRequest): Promise<hostAgentProto.Sandbox> {
+    this.creates.push(request);
+    const sandbox = create(SandboxSchema, {
+      sandboxId: request.sandboxId,
+      state: SandboxState.CREATING,
+      vcpus: request.vcpus,
+      memoryMib: request.memoryMib,
+      diskMib: request.diskMib,
+      engine: "qemu-tcg",
+      createdAt: timestampNow(),
+    });
+    this.sandboxes.set(request.sandboxId, sandbox);
+    try {
+      await this.beforeCreate(request.sandboxId);
+    } catch (error) {
+      this.sandboxes.delete(request.sandboxId);
+      throw error;
+    }
+    sandbox.state = SandboxState.RUNNING;
+    return sandbox;
+  }
+
+  #tunnel(authority: string, socket: Duplex, head: Buffer): void {
+    socket.on("error", () => socket.destroy());
+    const [id = "", port = ""] = authority.split(":");
+    const sandbox = this.sandboxes.get(id);
+    if (sandbox === undefined) return refuse(socket, new WrennError("sandbox_not_found"));
+    if (sandbox.state !== SandboxState.RUNNING) return refuse(socket, new WrennError("sandbox_state_conflict"));
+    if (!this.openPorts.has(Number(port))) return refuse(socket, new WrennError("port_closed"));
+    const guest = net.connect(this.guest.port, "127.0.0.1", () => {
+      this.tunnelsOpened += 1;
+      socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      if (head.length > 0) guest.write(head);
+      guest.pipe(socket).pipe(guest);
+    });
+    guest.on("error", () => socket.destroy());
+    guest.on("close", () => socket.destroy());
+    socket.on("close", () => guest.destroy());
+  }
+}
+
+function refuse(socket: Duplex, error: WrennError): void {
+  const body = JSON.stringify(error.toBody());
+  socket.end(
+    `HTTP/1.1 ${error.status} Refused\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+  );
+}
+
+async function answering<Answer>(work: () => Promise<Answer>): Promise<Answer> {
+  try {
+    return await work();
+  } catch (thrown) {
+    const error = asWrennError(thrown);
+    const value = create(ErrorInfoSchema, toErrorInfo(error));
+    throw new ConnectError(error.message, Code.Internal, undefined, [{ desc: ErrorInfoSchema, value }]);
+  }
+}

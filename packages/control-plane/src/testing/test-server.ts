@@ -1,0 +1,153 @@
+/** A whole control plane for tests: a database of its own, a simulated host agent, and a key. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { wrennLayout } from "@wrenn/system";
+import pg from "pg";
+import type { Logger } from "pino";
+import { startControlPlane } from "../control-plane.ts";
+import type { ControlPlane } from "../control-plane.ts";
+import { createLog } from "../log.ts";
+import { SimulatedHostAgent } from "./simulated-host-agent.ts";
+import type { TestDatabase } from "./test-database.ts";
+
+/** Rounds follow each other quickly, and a host counts as silent soon. */
+const timing = { reconcileMs: 60, hostSilenceMs: 400, drainMs: 500 };
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  // Whatever JSON came: tests look into it.
+  readonly body: Record<string, never>;
+}
+
+export class TestServer {
+  readonly directory: string;
+  readonly databaseUrl: string;
+  readonly agent: SimulatedHostAgent;
+  readonly log: Logger;
+  /** Every line that was logged, by every replica. */
+  readonly logged: string[] = [];
+  readonly #controlPlanes: ControlPlane[] = [];
+  readonly #pool: pg.Pool;
+  key = "";
+  url = "";
+
+  private constructor(directory: string, databaseUrl: string, agent: SimulatedHostAgent) {
+    this.directory = directory;
+    this.databaseUrl = databaseUrl;
+    this.agent = agent;
+    this.log = createLog("trace", { write: (line) => this.logged.push(line) });
+    this.#pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
+    this.#pool.on("error", () => undefined);
+  }
+
+  static async start(database: TestDatabase): Promise<TestServer> {
+    const directory = await mkdtemp(path.join(tmpdir(), "wrenn-server-"));
+    const agent = await SimulatedHostAgent.start(path.join(directory, "host-agent.sock"));
+    const server = new TestServer(directory, await database.create(), agent);
+    server.url = (await server.startReplica()).url;
+    server.key = await server.makeKey("test");
+    return server;
+  }
+
+  /** Another control plane on the same database and host; the first one's is the server's url. */
+  async startReplica(): Promise<ControlPlane> {
+    const layout = { ...wrennLayout(this.directory), hostAgentSocket: path.join(this.directory, "host-agent.sock") };
+    const config = {
+      databaseUrl: this.databaseUrl,
+      layout,
+      listen: { host: "127.0.0.1", port: 0 },
+      localCredentials: undefined,
+      logLevel: "trace" as const,
+    };
+    const controlPlane = await startControlPlane(config, this.log, timing);
+    this.#controlPlanes.push(controlPlane);
+    return controlPlane;
+  }
+
+  async stop(): Promise<void> {
+    for (const controlPlane of this.#controlPlanes) await controlPlane.stop();
+    await this.agent.stop();
+    await this.#pool.end();
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /** A key of a new team. */
+  async makeKey(team: string): Promise<string> {
+    const [controlPlane] = this.#controlPlanes;
+    if (controlPlane === undefined) throw new Error("not started");
+    const [row] = await this.query<{ id: string }>(
+      "INSERT INTO teams (id, name) VALUES (gen_random_uuid(), $1) RETURNING id",
+      [team],
+    );
+    return (await controlPlane.apiKeys.create((row?.id ?? "") as never, team)).key;
+  }
+
+  async query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []): Promise<Row[]> {
+    return (await this.#pool.query<Row>(sql, values)).rows;
+  }
+
+  async call(method: string, target: string, init: RequestInit & { key?: string | null } = {}): Promise<Answer> {
+    const { key = this.key, ...rest } = init;
+    const headers = new Headers(rest.headers);
+    if (key !== null && !headers.has("X-API-Key")) headers.set("X-API-Key", key);
+    const response = await fetch(`${this.url}${target}`, { ...rest, method, headers });
+    const text = await response.text();
+    return { status: response.status, headers: response.headers, body: text === "" ? {} : JSON.parse(text) };
+  }
+
+  async post(target: string, body: unknown, init: RequestInit & { key?: string | null } = {}): Promise<Answer> {
+    const headers = new Headers(init.headers);
+    headers.set("Content-Type", "application/json");
+    return this.call("POST", target, { ...init, headers, body: JSON.stringify(body) });
+  }
+
+  /** A running sandbox's wire id, bare UUID and access token. */
+  async create(
+    ask: Record<string, unknown> = {},
+    key = this.key,
+  ): Promise<{ id: string; uuid: string; token: string }> {
+    const { status, body } = await this.post("/v1/sandboxes", ask, { key });
+    if (status !== 201) throw new Error(`create answered ${status}: ${JSON.stringify(body)}`);
+    const { id, access_token } = body as unknown as { id: string; access_token: string };
+    return { id, uuid: id.slice("sb-".length), token: access_token };
+  }
+
+  async statusOf(uuid: string): Promise<string | undefined> {
+    const [row] = await this.query<{ status: string }>("SELECT status FROM sandboxes WHERE id = $1", [uuid]);
+    return row?.status;
+  }
+
+  /** `from→to` of every event of a sandbox, in order. */
+  async eventsOf(uuid: string): Promise<string[]> {
+    const rows = await this.query<{ from_status: string | null; to_status: string }>(
+      "SELECT from_status, to_status FROM sandbox_events WHERE sandbox_id = $1 ORDER BY version",
+      [uuid],
+    );
+    return rows.map((row) => `${row.from_status ?? "none"}→${row.to_status}`);
+  }
+}
+
+/** Looks again until the look succeeds, for at most as long as any step of a test may take. */
+export async function eventually<Value>(look: () => Promise<Value> | Value): Promise<Value> {
+  const deadline = performance.now() + 20_000;
+  for (;;) {
+    try {
+      return await look();
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await delay(20);
+    }
+  }
+}
+
+/** A promise and the function that fulfils it: for tests that decide when something goes on. */
+export function gate(): { readonly opened: Promise<void>; open(): void } {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open: () => open() };
+}
