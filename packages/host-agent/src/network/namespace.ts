@@ -75,12 +75,12 @@ async function createPair(slot: PlannedSlot, signal: AbortSignal | undefined): P
       `netns add ${slot.namespace}`,
       `link add ${slot.hostLink} type veth peer name ${uplink} netns ${slot.namespace}`,
       `address add ${slot.hostAddress}/31 dev ${slot.hostLink}`,
+      `link set ${slot.hostLink} up`,
     ],
     [],
     signal,
   );
   await disableIpv6(slot.hostLink);
-  await ip(["link", "set", slot.hostLink, "up"], signal);
 }
 
 async function configureInside(slot: PlannedSlot, signal: AbortSignal | undefined): Promise<void> {
@@ -181,8 +181,8 @@ async function ensureGone(place: string, removal: readonly string[]): Promise<vo
   }
 }
 
-async function ip(args: readonly string[], signal?: AbortSignal): Promise<void> {
-  await run("ip", args, { timeoutMs: deadlines.networkCommand, ...(signal === undefined ? {} : { signal }) });
+async function ip(args: readonly string[]): Promise<void> {
+  await run("ip", args, { timeoutMs: deadlines.networkCommand });
 }
 
 /** Several ip commands in one process; the first that fails ends them. */
@@ -212,7 +212,7 @@ async function inNamespace(
   });
 }
 
-/** So that a link has no link-local address either. A kernel without IPv6 has no such file. */
+/** Takes a link's link-local address too. A kernel without IPv6 has no such file. */
 async function disableIpv6(link: string): Promise<void> {
   try {
     await writeFile(`/proc/sys/net/ipv6/conf/${link}/disable_ipv6`, "1");
