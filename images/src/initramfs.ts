@@ -12,18 +12,17 @@ import { imagePaths, scratchPrefix } from "./paths.ts";
 /** Raised when the same kernel and agent give another initramfs. */
 const recipeVersion = 1;
 
-const kernelName = "vmlinuz";
 const initramfsName = "initramfs.cpio";
 
 /** Whether `boot/current.json` names files made of this kernel and this guest agent, and they are there. */
 export async function bootFilesAreCurrent(
   layout: Layout,
-  kernel: Pick<Kernel, "recipe" | "kernelVersion">,
+  kernel: Pick<Kernel, "recipe" | "kernelVersion" | "form">,
   guestAgentSha256: string,
 ): Promise<boolean> {
   const manifest = await readBootManifest(layout);
   const hash = bootName(kernel, guestAgentSha256);
-  if (manifest?.kernel !== imagePaths(layout).bootFile(hash, kernelName)) return false;
+  if (manifest?.kernel !== imagePaths(layout).bootFile(hash, kernel.form)) return false;
   const files = [manifest.kernel, manifest.initramfs].map((file) => path.join(layout.boot, file));
   return Promise.all(files.map((file) => access(file))).then(
     () => true,
@@ -54,7 +53,7 @@ export async function buildBootFiles(
   const scratch = paths.scratch(layout.boot, "boot");
   await freshScratch(scratch);
   try {
-    await copyFile(kernel.vmlinuz, path.join(scratch, kernelName));
+    await copyFile(kernel.image, path.join(scratch, kernel.form));
     await writeFile(path.join(scratch, initramfsName), await initramfs(guestAgent, kernel), { mode: 0o644 });
     // The engine runs as a user of its own.
     await chmod(scratch, 0o755);
@@ -64,7 +63,7 @@ export async function buildBootFiles(
   }
   const previous = await readBootManifest(layout);
   const manifest: BootManifest = {
-    kernel: paths.bootFile(hash, kernelName),
+    kernel: paths.bootFile(hash, kernel.form),
     initramfs: paths.bootFile(hash, initramfsName),
     kernelVersion: kernel.kernelVersion,
     guestAgent: guestAgentSha256,

@@ -10,11 +10,12 @@ import { z } from "zod";
 import { refreshingPackageLists } from "./apt-lists.ts";
 import { contentName, freshScratch, publishDirectory, removeTree, toolOptions, type BuildOptions } from "./build.ts";
 import type { Distribution } from "./distribution.ts";
+import { unpackKernelImage } from "./kernel-image.ts";
 import { moduleName, resolveModules } from "./kernel-modules.ts";
-import { imagePaths, kernelPaths, type KernelPaths } from "./paths.ts";
+import { imagePaths, kernelPaths, scratchPrefix, type KernelPaths } from "./paths.ts";
 
 /** Raised when what is made of the same package changes, so that machines make it again. */
-const recipeVersion = 1;
+const recipeVersion = 2;
 
 /**
  * What a guest needs before its root filesystem is there; everything they depend on comes along. `crc32c_generic` is what
@@ -30,13 +31,17 @@ export const guestModules = [
   "af_packet",
 ] as const;
 
-const kernelManifestSchema = z.object({ kernelVersion: z.string().min(1) });
+const kernelManifestSchema = z.object({
+  /** As `uname -r` says it in the guest. */
+  kernelVersion: z.string().min(1),
+  /** The usual name of what `image` is: the kernel itself, or the image that unpacks itself. */
+  form: z.enum(["vmlinux", "vmlinuz"]),
+});
+type KernelManifest = z.infer<typeof kernelManifestSchema>;
 
-export interface Kernel extends KernelPaths {
+export interface Kernel extends KernelPaths, Readonly<KernelManifest> {
   /** Names the recipe, hence the directory. */
   readonly recipe: string;
-  /** As `uname -r` says it in the guest. */
-  readonly kernelVersion: string;
 }
 
 export function kernelRecipe(distribution: Distribution): string {
@@ -53,7 +58,7 @@ export async function findKernel(layout: Layout, distribution: Distribution): Pr
   const recipe = kernelRecipe(distribution);
   const paths = imagePaths(layout).kernel(recipe);
   const manifest = kernelManifestSchema.safeParse(await readJson(paths.manifest));
-  return manifest.success ? { ...paths, recipe, kernelVersion: manifest.data.kernelVersion } : null;
+  return manifest.success ? { ...paths, recipe, ...manifest.data } : null;
 }
 
 /** Downloads the distribution's kernel and keeps its image and the guests' modules in the cache. Needs no root. */
@@ -74,13 +79,21 @@ export async function buildKernel(options: BuildOptions, distribution: Distribut
     }
     const result = kernelPaths(path.join(scratch, "result"));
     await mkdir(result.modules, { recursive: true });
-    const kernelVersion = await takeKernel(tree, result);
-    await takeModules(tree, kernelVersion, result.modules);
-    await writeJsonDurably(result.manifest, { kernelVersion }, 0o644);
+    const manifest = await takeKernel(tree, result);
+    await takeModules(tree, manifest.kernelVersion, result.modules);
+    await writeJsonDurably(result.manifest, manifest, 0o644);
     await publishDirectory(result.directory, paths.kernel(recipe).directory);
-    return { ...paths.kernel(recipe), recipe, kernelVersion };
+    await removeOtherKernels(paths.kernels, recipe);
+    return { ...paths.kernel(recipe), recipe, ...manifest };
   } finally {
     await removeTree(scratch);
+  }
+}
+
+/** Kernels of older recipes: what VMs boot is a copy. */
+async function removeOtherKernels(kernels: string, recipe: string): Promise<void> {
+  for (const name of await readdir(kernels)) {
+    if (name !== recipe && !name.startsWith(scratchPrefix)) await removeTree(path.join(kernels, name));
   }
 }
 
@@ -111,13 +124,15 @@ async function dependencyNamed(name: string, pattern: RegExp): Promise<string | 
   return null;
 }
 
-async function takeKernel(tree: string, result: KernelPaths): Promise<string> {
-  const images = (await readdir(path.join(tree, "boot"))).filter((file) => file.startsWith("vmlinuz-"));
-  const image = images[0];
-  if (image === undefined) throw new WrennError("setup_failed", { message: "The kernel's package holds no kernel." });
-  await copyFile(path.join(tree, "boot", image), result.vmlinuz);
-  await chmod(result.vmlinuz, 0o644);
-  return image.slice("vmlinuz-".length);
+async function takeKernel(tree: string, result: KernelPaths): Promise<KernelManifest> {
+  const names = await readdir(path.join(tree, "boot"));
+  const name = names.find((file) => file.startsWith("vmlinuz-"));
+  if (name === undefined) throw new WrennError("setup_failed", { message: "The kernel's package holds no kernel." });
+  const packed = path.join(tree, "boot", name);
+  const unpacked = await unpackKernelImage(await readFile(packed), result.image);
+  if (!unpacked) await copyFile(packed, result.image);
+  await chmod(result.image, 0o644);
+  return { kernelVersion: name.slice("vmlinuz-".length), form: unpacked ? "vmlinux" : "vmlinuz" };
 }
 
 async function takeModules(tree: string, kernelVersion: string, target: string): Promise<void> {

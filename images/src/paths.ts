@@ -6,7 +6,7 @@ import type { Layout } from "@wrenn/system";
 export const scratchPrefix = ".building-";
 
 export interface ImagePaths {
-  /** One directory per kernel recipe: `vmlinuz`, `modules/`, `kernel.json`. */
+  /** One directory per kernel recipe: the kernel, `modules/`, `kernel.json`. */
   readonly kernels: string;
   /** Packages of the root filesystem as downloaded. */
   readonly packages: string;
@@ -20,7 +20,7 @@ export interface ImagePaths {
 
 export interface KernelPaths {
   readonly directory: string;
-  readonly vmlinuz: string;
+  readonly image: string;
   readonly modules: string;
   readonly manifest: string;
 }
@@ -41,7 +41,7 @@ export function imagePaths(layout: Layout): ImagePaths {
 export function kernelPaths(directory: string): KernelPaths {
   return {
     directory,
-    vmlinuz: path.join(directory, "vmlinuz"),
+    image: path.join(directory, "image"),
     modules: path.join(directory, "modules"),
     manifest: path.join(directory, "kernel.json"),
   };

@@ -17,7 +17,8 @@ export const requiredPrograms: readonly RequiredProgram[] = [
   { program: "mmdebstrap", package: "mmdebstrap" },
   { program: "mke2fs", package: "e2fsprogs" },
   { program: "depmod", package: "kmod" },
-  // Unpack kernel modules: Debian 13 has them as .ko.xz, Ubuntu 24.04 as .ko.zst.
+  // Unpack kernels and their modules; which is needed depends on the distribution and its release.
+  { program: "lz4", package: "lz4" },
   { program: "xz", package: "xz-utils" },
   { program: "zstd", package: "zstd" },
   // Link the guest agent.
