@@ -1,0 +1,64 @@
+/** What the operator chooses for a host agent, by environment variables. Everything has a default. */
+import { isIP } from "node:net";
+import path from "node:path";
+import { WrennError } from "@wrenn/contract";
+import { defaultWrennDir } from "@wrenn/system";
+import { z } from "zod";
+import { engineChoices } from "./engines/engines.ts";
+import { defaultSlotCidr, instanceTag } from "./network/slot-pool.ts";
+
+/** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */
+const publicResolvers = "1.1.1.1,8.8.8.8";
+
+const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+
+const environmentSchema = z.object({
+  WRENN_DIR: z.string().default(defaultWrennDir),
+  WRENN_SLOT_CIDR: z.string().optional(),
+  WRENN_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
+  WRENN_ENGINE: z.enum(engineChoices).default("auto"),
+  WRENN_QEMU_BIN: z.string().min(1).optional(),
+  WRENN_DNS: z
+    .string()
+    .default(publicResolvers)
+    .transform((text) => text.split(",").map((part) => part.trim()))
+    .refine(
+      (addresses) => addresses.every((address) => isIP(address) !== 0),
+      "must be IP addresses, separated by commas",
+    ),
+  WRENN_LOG_LEVEL: z.enum(logLevels).default("info"),
+});
+
+export interface HostAgentConfig {
+  readonly wrennDir: string;
+  /** Tells this WRENN_DIR's namespaces, rules and cgroups from another's on the same machine. */
+  readonly instance: string;
+  readonly slotCidr: string;
+  readonly slotPoolSize: number;
+  readonly engine: (typeof engineChoices)[number];
+  readonly qemu: string | undefined;
+  readonly dns: readonly string[];
+  readonly logLevel: (typeof logLevels)[number];
+}
+
+/** @throws WrennError `setup_failed` naming each variable that is wrong */
+export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgentConfig {
+  const parsed = environmentSchema.safeParse(environment);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
+    throw new WrennError("setup_failed", { message: `The environment is not valid. ${problems.join("; ")}` });
+  }
+  const env = parsed.data;
+  const wrennDir = path.resolve(env.WRENN_DIR);
+  const instance = instanceTag(wrennDir);
+  return {
+    wrennDir,
+    instance,
+    slotCidr: env.WRENN_SLOT_CIDR ?? defaultSlotCidr(instance),
+    slotPoolSize: env.WRENN_SLOT_POOL,
+    engine: env.WRENN_ENGINE,
+    qemu: env.WRENN_QEMU_BIN,
+    dns: env.WRENN_DNS,
+    logLevel: env.WRENN_LOG_LEVEL,
+  };
+}

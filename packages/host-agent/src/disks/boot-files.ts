@@ -1,0 +1,84 @@
+/** What a VM boots, as the images' build left it: kernel, initramfs and a template's root filesystem. */
+import { access, chmod, chown, stat } from "node:fs/promises";
+import path from "node:path";
+import {
+  type BootManifest,
+  bootManifestSchema,
+  platformTeamId,
+  type TeamId,
+  type TemplateId,
+  templateManifestSchema,
+  WrennError,
+} from "@wrenn/contract";
+import { isMissingFile, type Layout, readJson } from "@wrenn/system";
+import { enginesGid } from "../engines/users.ts";
+
+export interface BootFiles {
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly kernelVersion: string;
+}
+
+export interface TemplateFiles {
+  /** Absolute path of the raw root filesystem. */
+  readonly rootfs: string;
+  /** The least size of a disk over it. */
+  readonly diskMib: number;
+}
+
+/** @throws WrennError `boot_files_missing` */
+export async function findBootFiles(layout: Layout): Promise<BootFiles> {
+  const manifest = await readManifest<BootManifest>(layout.bootManifest, bootManifestSchema);
+  if (manifest === null) throw missing(layout.bootManifest);
+  const files = {
+    kernel: path.join(layout.boot, manifest.kernel),
+    initramfs: path.join(layout.boot, manifest.initramfs),
+    kernelVersion: manifest.kernelVersion,
+  };
+  for (const file of [files.kernel, files.initramfs]) await assertThere(file);
+  return files;
+}
+
+/**
+ * Finds a template and makes its root filesystem readable by engines, and by them only.
+ * @throws WrennError `template_not_found`, or `boot_files_missing` when a built-in template or a template's file is not there
+ */
+export async function findTemplate(layout: Layout, team: TeamId, template: TemplateId): Promise<TemplateFiles> {
+  const files = layout.template(team, template);
+  const manifest = await readManifest(files.manifest, templateManifestSchema);
+  if (manifest === null) throw team === platformTeamId ? missing(files.manifest) : new WrennError("template_not_found");
+  const rootfs = files.rootfs(manifest.rootfs);
+  await assertThere(rootfs);
+  await restrictToEngines(rootfs);
+  return { rootfs, diskMib: manifest.diskMib };
+}
+
+async function restrictToEngines(file: string): Promise<void> {
+  const { gid, mode } = await stat(file);
+  if (gid !== enginesGid) await chown(file, 0, enginesGid);
+  if ((mode & 0o777) !== 0o640) await chmod(file, 0o640);
+}
+
+interface ManifestSchema<Manifest> {
+  safeParse(value: unknown): { success: true; data: Manifest } | { success: false; error: unknown };
+}
+
+async function readManifest<Manifest>(file: string, schema: ManifestSchema<Manifest>): Promise<Manifest | null> {
+  const content = await readJson(file);
+  if (content === null) return null;
+  const parsed = schema.safeParse(content);
+  if (parsed.success) return parsed.data;
+  throw new WrennError("boot_files_missing", { message: `${file} is not a manifest.`, cause: parsed.error });
+}
+
+async function assertThere(file: string): Promise<void> {
+  try {
+    await access(file);
+  } catch (error) {
+    throw isMissingFile(error) ? missing(file) : error;
+  }
+}
+
+function missing(file: string): WrennError {
+  return new WrennError("boot_files_missing", { message: `${file} does not exist on this host.`, details: { file } });
+}

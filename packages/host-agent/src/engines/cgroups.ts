@@ -1,0 +1,209 @@
+/**
+ * Limits on what an engine's process may take of its host, by control groups: the unified hierarchy (v2), the older one per
+ * controller (v1), or a mixture. A controller that the machine lacks is reported and done without.
+ */
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { hasErrno, isMissingFile, pollUntil } from "@wrenn/system";
+
+export const cgroupControllers = ["memory", "cpu", "pids"] as const;
+export type CgroupController = (typeof cgroupControllers)[number];
+
+export interface CgroupLimits {
+  readonly memoryMib: number;
+  /** Processors' worth of time, for instance 1.5. */
+  readonly cpus: number;
+  readonly pids: number;
+}
+
+/** The files that a process writes its pid to in order to join. */
+export interface CgroupMembership {
+  readonly procsFiles: readonly string[];
+}
+
+/** Where a controller can be used: its mount point, and which of the two interfaces it speaks there. */
+export interface CgroupHierarchy {
+  readonly version: 1 | 2;
+  readonly mountPoint: string;
+  readonly controllers: readonly CgroupController[];
+}
+
+/** The kernel's default period; quotas are in microseconds per period. */
+const cpuPeriodUs = 100_000;
+
+/** A process that has been killed leaves its cgroup a moment after its parent sees it go. */
+const emptyCgroupMs = 5_000;
+
+/**
+ * Which hierarchy to use for each controller.
+ * @param mountInfo the content of /proc/self/mountinfo (proc(5))
+ * @param unifiedControllers the content of cgroup.controllers at the root of the v2 mount, empty when there is none
+ */
+export function selectHierarchies(mountInfo: string, unifiedControllers: string): CgroupHierarchy[] {
+  const chosen: CgroupHierarchy[] = [];
+  const taken = new Set<CgroupController>();
+  const unified = unifiedControllers.trim().split(/\s+/);
+  for (const mount of parseMounts(mountInfo)) {
+    const available = mount.type === "cgroup2" ? unified : mount.type === "cgroup" ? mount.superOptions : [];
+    const controllers = cgroupControllers.filter((name) => available.includes(name) && !taken.has(name));
+    if (controllers.length === 0) continue;
+    for (const name of controllers) taken.add(name);
+    chosen.push({ version: mount.type === "cgroup2" ? 2 : 1, mountPoint: mount.mountPoint, controllers });
+  }
+  return chosen;
+}
+
+export class Cgroups {
+  readonly #hierarchies: readonly CgroupHierarchy[];
+  readonly #group: string;
+
+  /** @param instance tells the groups of one WRENN_DIR from another's */
+  constructor(hierarchies: readonly CgroupHierarchy[], instance: string) {
+    this.#hierarchies = hierarchies;
+    this.#group = path.join("wrenn", instance);
+  }
+
+  /** Finds the hierarchies and makes this instance's group in each; one that cannot be used is left out. */
+  static async open(instance: string): Promise<Cgroups> {
+    const mountInfo = await readFile("/proc/self/mountinfo", "utf8");
+    const unifiedMount = parseMounts(mountInfo).find((mount) => mount.type === "cgroup2")?.mountPoint;
+    const unified = unifiedMount === undefined ? "" : await readIfThere(path.join(unifiedMount, "cgroup.controllers"));
+    const usable: CgroupHierarchy[] = [];
+    for (const hierarchy of selectHierarchies(mountInfo, unified)) {
+      const controllers = await makeGroups(hierarchy, ["wrenn", path.join("wrenn", instance)]);
+      if (controllers.length > 0) usable.push({ ...hierarchy, controllers });
+    }
+    return new Cgroups(usable, instance);
+  }
+
+  /** Controllers that this machine lacks or withholds; their limits are not applied. */
+  get missing(): CgroupController[] {
+    return cgroupControllers.filter((name) => !this.#hierarchies.some(({ controllers }) => controllers.includes(name)));
+  }
+
+  async create(name: string, limits: CgroupLimits): Promise<CgroupMembership> {
+    const procsFiles: string[] = [];
+    for (const hierarchy of this.#hierarchies) {
+      const directory = this.#directory(hierarchy, name);
+      await mkdir(directory, { recursive: true });
+      for (const controller of hierarchy.controllers) {
+        const { file, value } = setting(hierarchy.version, controller, limits);
+        await writeFile(path.join(directory, file), value);
+      }
+      procsFiles.push(path.join(directory, "cgroup.procs"));
+    }
+    return { procsFiles };
+  }
+
+  /** Removes the group; that it is gone already is no error. Its processes must have ended. */
+  async remove(name: string): Promise<void> {
+    for (const hierarchy of this.#hierarchies) await removeGroup(this.#directory(hierarchy, name));
+  }
+
+  /** The names of all groups of this instance. */
+  async list(): Promise<string[]> {
+    const names = new Set<string>();
+    for (const hierarchy of this.#hierarchies) {
+      for (const entry of await readdir(this.#directory(hierarchy, ""), { withFileTypes: true })) {
+        if (entry.isDirectory()) names.add(entry.name);
+      }
+    }
+    return [...names];
+  }
+
+  #directory(hierarchy: CgroupHierarchy, name: string): string {
+    return path.join(hierarchy.mountPoint, this.#group, name);
+  }
+}
+
+interface Mount {
+  readonly type: string;
+  readonly mountPoint: string;
+  readonly superOptions: readonly string[];
+}
+
+function parseMounts(mountInfo: string): Mount[] {
+  return mountInfo.split("\n").flatMap((line) => {
+    const [before, after] = line.split(" - ");
+    const mountPoint = before?.split(" ")[4];
+    const [type, , superOptions] = after?.split(" ") ?? [];
+    if (mountPoint === undefined || type === undefined || superOptions === undefined) return [];
+    return [{ type, mountPoint, superOptions: superOptions.split(",") }];
+  });
+}
+
+/** Makes nested groups and, in v2, hands the controllers down to them. Returns the controllers that reach the last. */
+async function makeGroups(hierarchy: CgroupHierarchy, groups: readonly string[]): Promise<CgroupController[]> {
+  let controllers = [...hierarchy.controllers];
+  let parent = hierarchy.mountPoint;
+  try {
+    for (const group of groups) {
+      if (hierarchy.version === 2) controllers = await delegate(parent, controllers);
+      parent = path.join(hierarchy.mountPoint, group);
+      await mkdir(parent, { recursive: true });
+    }
+    return hierarchy.version === 2 ? await delegate(parent, controllers) : controllers;
+  } catch (error) {
+    // A read-only or foreign hierarchy, as in many containers.
+    if (hasErrno(error, "EROFS") || hasErrno(error, "EACCES") || hasErrno(error, "EPERM")) return [];
+    throw error;
+  }
+}
+
+async function delegate(directory: string, controllers: readonly CgroupController[]): Promise<CgroupController[]> {
+  const delegated: CgroupController[] = [];
+  for (const controller of controllers) {
+    try {
+      await writeFile(path.join(directory, "cgroup.subtree_control"), `+${controller}`);
+      delegated.push(controller);
+    } catch {
+      // Not delegated to this machine, or the group above holds processes: reported as missing.
+    }
+  }
+  return delegated;
+}
+
+function setting(version: 1 | 2, controller: CgroupController, limits: CgroupLimits): { file: string; value: string } {
+  const memoryBytes = String(limits.memoryMib * 1_048_576);
+  const quotaUs = Math.round(limits.cpus * cpuPeriodUs);
+  switch (controller) {
+    case "memory":
+      return { file: version === 2 ? "memory.max" : "memory.limit_in_bytes", value: memoryBytes };
+    case "cpu":
+      return version === 2
+        ? { file: "cpu.max", value: `${quotaUs} ${cpuPeriodUs}` }
+        : { file: "cpu.cfs_quota_us", value: String(quotaUs) };
+    case "pids":
+      return { file: "pids.max", value: String(limits.pids) };
+    default:
+      return controller satisfies never;
+  }
+}
+
+async function removeGroup(directory: string): Promise<void> {
+  let lastError: unknown;
+  const removed = await pollUntil(
+    async () => {
+      try {
+        await rmdir(directory);
+        return true;
+      } catch (error) {
+        if (isMissingFile(error)) return true;
+        if (!hasErrno(error, "EBUSY")) throw error;
+        lastError = error;
+        return null;
+      }
+    },
+    { timeoutMs: emptyCgroupMs },
+  );
+  if (removed === null) throw lastError;
+}
+
+async function readIfThere(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    if (isMissingFile(error)) return "";
+    throw error;
+  }
+}

@@ -1,0 +1,107 @@
+/** QEMU's command line for one VM: a microvm machine with one disk, one network device and a console. No I/O. */
+import { guestNetwork } from "@wrenn/contract";
+
+export type Accelerator = "kvm" | "tcg";
+
+export interface QemuMachine {
+  readonly name: string;
+  readonly accelerator: Accelerator;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly kernel: string;
+  readonly initramfs: string;
+  /** What follows the console's settings on the kernel's command line. */
+  readonly kernelArguments: readonly string[];
+  /** Path of a qcow2 file, or null for a machine without disk. */
+  readonly disk: string | null;
+  /** Name of the tap in the network namespace that QEMU runs in, or null for a machine without network. */
+  readonly tap: string | null;
+  readonly qmpSocket: string;
+}
+
+/**
+ * MiB of translated code QEMU may keep (`tb-size`; its own default of 1024 would break the bound on its memory). Booting
+ * Debian and running Python fills about 60; what does not fit is translated again.
+ */
+const translationCacheMib = 160;
+
+/** Bytes of console kept inside QEMU between two readings; the oldest are overwritten. A power of two. */
+export const consoleRingBytes = 65_536;
+export const consoleChardev = "console";
+
+/** Names of devices, by which commands address them. */
+const diskDevice = "disk0";
+const networkDevice = "net0";
+
+export function qemuArguments(machine: QemuMachine): string[] {
+  return [
+    ["-name", escapeOption(machine.name)],
+    // pit, pic and acpi stay at their defaults: without pit and pic an emulated guest never finishes its timer set-up.
+    ["-M", "microvm"],
+    ["-accel", machine.accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationCacheMib}`],
+    ["-cpu", machine.accelerator === "kvm" ? "host" : "max"],
+    ["-smp", String(machine.vcpus), "-m", `${machine.memoryMib}M`],
+    ["-nodefaults", "-no-user-config", "-display", "none"],
+    // A guest that restarts, panics or powers off is kept, stopped, until its console has been read.
+    ["-action", "reboot=shutdown,shutdown=pause"],
+    ["-kernel", machine.kernel, "-initrd", machine.initramfs],
+    ["-append", ["console=ttyS0", ...machine.kernelArguments].join(" ")],
+    // A ring in memory, read through QMP: whatever a guest prints, it cannot fill the host's disk.
+    ["-chardev", `ringbuf,id=${consoleChardev},size=${consoleRingBytes}`, "-serial", `chardev:${consoleChardev}`],
+    ["-qmp", qmpArgument(machine.qmpSocket)],
+    machine.disk === null ? [] : diskArguments(machine.disk),
+    machine.tap === null ? [] : networkArguments(machine.tap),
+    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+  ].flat();
+}
+
+/**
+ * The kernel arguments of every guest. `reboot=t panic=-1` make a panic or restart an immediate triple fault, which the engine
+ * reports; nothing names a root, because the guest's first process finds it.
+ * @param cpuInfo content of /proc/cpuinfo
+ */
+export function guestKernelArguments(accelerator: Accelerator, cpuInfo: string): string[] {
+  const common = ["reboot=t", "panic=-1", "quiet", "random.trust_cpu=on"];
+  const tscKhz = accelerator === "tcg" ? tscKhzFromCpuInfo(cpuInfo) : null;
+  return tscKhz === null ? common : [...common, `tsc_early_khz=${tscKhz}`];
+}
+
+/**
+ * The host's TSC rate: Linux on x86 sets bogomips from it (2 loops a tick: lpj = tsc_khz * 1000 / HZ). An emulated guest
+ * that is told it skips a calibration against an emulated timer that hangs on a busy host.
+ */
+export function tscKhzFromCpuInfo(cpuInfo: string): number | null {
+  const bogomips = /^bogomips\s*:\s*([\d.]+)$/m.exec(cpuInfo)?.[1];
+  return bogomips === undefined ? null : Math.round(Number(bogomips) * 500);
+}
+
+/** The exact argument by which a running engine's process names its control socket. */
+export function qmpArgument(qmpSocket: string): string {
+  return `unix:${escapeOption(qmpSocket)},server=on,wait=off`;
+}
+
+function diskArguments(file: string): string[] {
+  const format = "format=qcow2,if=none,cache=writeback,discard=unmap";
+  // Errors of the host's disk (it is full) are reported to the guest; QEMU's default would stop the VM without a word.
+  const errors = "werror=report,rerror=report";
+  return [
+    "-drive",
+    `id=${diskDevice},file=${escapeOption(file)},${format},${errors}`,
+    "-device",
+    `virtio-blk-device,drive=${diskDevice}`,
+  ];
+}
+
+function networkArguments(tap: string): string[] {
+  return [
+    "-netdev",
+    `tap,id=${networkDevice},ifname=${tap},script=no,downscript=no`,
+    "-device",
+    `virtio-net-device,netdev=${networkDevice},mac=${guestNetwork.mac}`,
+  ];
+}
+
+/** A comma ends a value in QEMU's options unless doubled. */
+function escapeOption(value: string): string {
+  return value.replaceAll(",", ",,");
+}

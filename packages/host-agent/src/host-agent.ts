@@ -1,0 +1,81 @@
+/** Puts a host agent together: takes over what an earlier one left, then listens. */
+import { realpath } from "node:fs/promises";
+import { deadlines, describeError } from "@wrenn/contract";
+import { wrennLayout } from "@wrenn/system";
+import type { BaseLogger } from "pino";
+import type { HostAgentConfig } from "./config.ts";
+import { prepareDirectories } from "./directories.ts";
+import { findBootFiles } from "./disks/boot-files.ts";
+import { Cgroups } from "./engines/cgroups.ts";
+import { Engines } from "./engines/engines.ts";
+import { readHostFacts } from "./host.ts";
+import { lockInstance } from "./instance-lock.ts";
+import { SlotPool } from "./network/slot-pool.ts";
+import { listen } from "./rpc/server.ts";
+import { Admission } from "./sandboxes/admission.ts";
+import { takeInventory } from "./sandboxes/adopt.ts";
+import { Sandboxes } from "./sandboxes/sandboxes.ts";
+import { Tunnels } from "./tunnel/tunnel.ts";
+
+export interface HostAgent {
+  readonly socketPath: string;
+  /** Stops listening, lets creations finish for a while, and leaves running VMs to the next host agent. */
+  close(): Promise<void>;
+}
+
+/** @throws WrennError `setup_failed` when another host agent serves this WRENN_DIR, or the machine cannot be used */
+export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): Promise<HostAgent> {
+  await prepareDirectories(wrennLayout(config.wrennDir));
+  // Engines are found again by the paths on their command lines, so a directory must have one name only.
+  const layout = wrennLayout(await realpath(config.wrennDir));
+  const lock = await lockInstance(layout.root);
+  const cgroups = await Cgroups.open(config.instance === "" ? "default" : config.instance);
+  if (cgroups.missing.length > 0) log.warn({ controllers: cgroups.missing }, "engines run without these limits");
+
+  const inventory = await takeInventory({ layout, cgroups, log });
+  const slots = await SlotPool.open(
+    {
+      cidr: config.slotCidr,
+      instance: config.instance,
+      poolSize: config.slotPoolSize,
+      onBackgroundFailure: (error) => {
+        log.error({ err: error }, "network slots");
+      },
+    },
+    inventory.running.map(({ slot }) => slot),
+  );
+  const engines = new Engines({
+    layout,
+    choice: config.engine,
+    qemu: config.qemu,
+    bootFiles: () => findBootFiles(layout),
+  });
+  const admission = new Admission(layout);
+  const context = { layout, engines, slots, cgroups, admission, dns: config.dns, log };
+  const [sandboxes] = await Promise.all([Sandboxes.open(context, inventory), chooseEngine(engines, log)]);
+
+  const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
+  const server = await listen(layout.hostAgentSocket, { sandboxes, layout, hostFacts, log });
+  server.on("connect", new Tunnels(sandboxes, log).accept);
+  log.info({ socket: layout.hostAgentSocket }, "listening");
+  return {
+    socketPath: layout.hostAgentSocket,
+    close: async () => {
+      server.close();
+      await sandboxes.close(deadlines.hostAgentDrain);
+      server.closeAllConnections();
+      await slots.close();
+      lock.close();
+    },
+  };
+}
+
+/** A host agent without an engine still serves: it adopts, destroys, and says what is missing. */
+async function chooseEngine(engines: Engines, log: BaseLogger): Promise<void> {
+  try {
+    const { kind, version, reason } = await engines.current();
+    log.info({ engine: kind, version, reason }, "engine");
+  } catch (error) {
+    log.error({ reason: describeError(error) }, "no engine");
+  }
+}

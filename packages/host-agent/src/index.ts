@@ -1,0 +1,11 @@
+/** What other packages may use of the host agent without running one: its engine's detection and command line. */
+export { confinedCommand } from "./engines/launch.ts";
+export {
+  type Accelerator,
+  guestKernelArguments,
+  qemuArguments,
+  type QemuMachine,
+} from "./engines/qemu/command-line.ts";
+export { detectQemu, type QemuProgram } from "./engines/qemu/detect.ts";
+export { type KvmVerdict, readKvmVerdict } from "./engines/qemu/kvm.ts";
+export { defaultSlotCidr, forwardingObstacle, instanceTag } from "./network/slot-pool.ts";

@@ -1,0 +1,45 @@
+/** The host agent's process. Logs are JSON lines on standard output; they hold no token and no environment of a sandbox. */
+import { describeError } from "@wrenn/contract";
+import { type Logger, pino } from "pino";
+import { configFromEnvironment } from "./config.ts";
+import { type HostAgent, startHostAgent } from "./host-agent.ts";
+
+async function main(): Promise<void> {
+  const config = configFromEnvironment(process.env);
+  const log = pino({ level: config.logLevel, base: { component: "host-agent", pid: process.pid } });
+  const agent = await startHostAgent(config, log);
+  const stop = once((signal: NodeJS.Signals) => {
+    log.info({ signal }, "stopping");
+    void stopAgent(agent, log);
+  });
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+}
+
+async function stopAgent(agent: HostAgent, log: Logger): Promise<void> {
+  try {
+    await agent.close();
+  } catch (error) {
+    log.error({ err: error }, "stopping did not free everything");
+    process.exitCode = 1;
+  }
+  log.info("stopped");
+  log.flush();
+  // Adopted VMs are watched by timers and sockets that have been let go of; nothing else is to be waited for.
+  process.exit();
+}
+
+function once<Argument>(action: (argument: Argument) => void): (argument: Argument) => void {
+  let done = false;
+  return (argument) => {
+    if (!done) action(argument);
+    done = true;
+  };
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`${describeError(error)}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,57 @@
+/** Gives back what a sandbox holds. Every part can be done again, so that a half-done freeing is continued by the next. */
+import { rm } from "node:fs/promises";
+import { deadlines, type SandboxId, WrennError } from "@wrenn/contract";
+import { type ProcessIdentity, signalProcess, syncDirectory, tryAll, waitForExit } from "@wrenn/system";
+import { removeOverlay } from "../disks/qcow2.ts";
+import { findEngineProcesses } from "../engines/engines.ts";
+import type { Holdings, SandboxContext } from "./context.ts";
+
+type FreeingContext = Pick<SandboxContext, "cgroups" | "slots" | "layout">;
+
+/**
+ * Frees everything but the directory with its journal and logs. Tries all parts.
+ * @throws AggregateError naming what could not be freed
+ */
+export async function freeHoldings(context: FreeingContext, id: SandboxId, holdings: Holdings): Promise<void> {
+  await tryAll([
+    { name: "end the engine", run: () => endEngine(holdings) },
+    { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
+    { name: "release the slot", run: () => releaseSlot(context, holdings) },
+    { name: "remove the disk", run: () => removeDisk(holdings) },
+  ]);
+}
+
+/** Ends the VM's engine, also one that was started but has not been spoken to. */
+export async function endEngine(holdings: Holdings): Promise<void> {
+  if (holdings.vm === null) {
+    for (const identity of await findEngineProcesses(holdings.files)) await killProcess(identity);
+  } else {
+    await holdings.vm.kill();
+    holdings.vm = null;
+  }
+  holdings.process = null;
+}
+
+export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdings: Holdings): Promise<void> {
+  if (holdings.slot === null) return;
+  await context.slots.release(holdings.slot);
+  holdings.slot = null;
+}
+
+export async function removeDisk(holdings: Holdings): Promise<void> {
+  await removeOverlay(holdings.files.overlay);
+  await rm(holdings.files.qmpSocket, { force: true });
+}
+
+/** Removes the last of a sandbox, its journal included, so that the removal survives a power cut. */
+export async function removeDirectory(context: Pick<SandboxContext, "layout">, id: SandboxId): Promise<void> {
+  await rm(context.layout.sandbox(id).directory, { recursive: true, force: true });
+  await syncDirectory(context.layout.sandboxes);
+}
+
+export async function killProcess(identity: ProcessIdentity): Promise<void> {
+  await signalProcess(identity, "SIGKILL");
+  if (!(await waitForExit(identity, deadlines.engineQuit))) {
+    throw new WrennError("engine_failed", { message: `Process ${identity.pid} does not end although it was killed.` });
+  }
+}
