@@ -34,12 +34,7 @@ pub(crate) fn basic_user(headers: &HeaderMap) -> Option<String> {
 
 impl Agent {
     pub(crate) fn new(processes: Processes) -> Self {
-        Self {
-            settings: Mutex::default(),
-            processes,
-            watchers: Watchers::default(),
-            cpu: Mutex::default(),
-        }
+        Self { settings: Mutex::default(), processes, watchers: Watchers::default(), cpu: Mutex::default() }
     }
 
     /// Who an RPC acts for, and the directory that stands in for an empty path.

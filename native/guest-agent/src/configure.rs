@@ -69,7 +69,11 @@ pub(crate) async fn handle(agent: &Arc<Agent>, request: Request<Incoming>) -> Re
             .map_err(|error| HttpError::bad_request(format!("invalid request body: {error}")))?
     };
 
-    authorize(&lock(&agent.settings), crate::server::router::token(&parts.headers), configuration.access_token.as_deref())?;
+    authorize(
+        &lock(&agent.settings),
+        crate::server::router::token(&parts.headers),
+        configuration.access_token.as_deref(),
+    )?;
     let changes = parse(&configuration)?;
     blocking(move || apply(&changes))
         .await
@@ -180,7 +184,8 @@ fn explain(doing: &'static str) -> impl Fn(io::Error) -> io::Error {
 
 fn set_clock(to: Timespec) -> io::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let milliseconds = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1000 + i128::from(nanoseconds / 1_000_000);
+    let milliseconds =
+        |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1000 + i128::from(nanoseconds / 1_000_000);
     let ours = milliseconds(now.as_secs().cast_signed(), now.subsec_nanos().into());
     if (milliseconds(to.tv_sec, to.tv_nsec) - ours).abs() <= CLOCK_TOLERANCE_MS {
         return Ok(());
@@ -239,7 +244,12 @@ fn write_if_changed(path: &str, content: &str) -> io::Result<()> {
 /// In images made for other init systems it is often a link to what such a system would write; that file is not there.
 pub(crate) fn write_resolv_conf(servers: &[String]) -> io::Result<()> {
     let path = Path::new("/etc/resolv.conf");
-    let content: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let mut content = String::new();
+    for server in servers {
+        content.push_str("nameserver ");
+        content.push_str(server);
+        content.push('\n');
+    }
     if path.is_symlink() && !path.exists() {
         fs::remove_file(path)?;
     }

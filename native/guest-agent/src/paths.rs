@@ -51,8 +51,7 @@ mod tests {
 
     #[test]
     fn paths_resolve_from_the_home_directory() {
-        let user =
-            User { name: "u".into(), uid: 1, gid: 1, home: "/home/u".into(), shell: "/bin/sh".into() };
+        let user = User { name: "u".into(), uid: 1, gid: 1, home: "/home/u".into(), shell: "/bin/sh".into() };
         for (path, expected) in [
             ("/a//b/../c/", "/a/c"),
             ("a/b", "/home/u/a/b"),

@@ -1,4 +1,5 @@
 //! Users and groups as /etc/passwd and /etc/group list them. A static program has no NSS to ask.
+use std::collections::HashMap;
 use std::fs;
 
 const PASSWD: &str = "/etc/passwd";
@@ -93,18 +94,22 @@ impl User {
 pub(crate) struct Names {
     passwd: Option<String>,
     group: Option<String>,
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
 }
 
 impl Names {
     /// The user's name, or the number where it has none.
     pub(crate) fn user(&mut self, uid: u32) -> String {
         let passwd = self.passwd.get_or_insert_with(|| read(PASSWD));
-        find_user(passwd, |user| user.uid == uid).map_or_else(|| uid.to_string(), |user| user.name)
+        let find = || find_user(passwd, |user| user.uid == uid).map_or_else(|| uid.to_string(), |user| user.name);
+        self.users.entry(uid).or_insert_with(find).clone()
     }
 
     pub(crate) fn group(&mut self, gid: u32) -> String {
         let group = self.group.get_or_insert_with(|| read(GROUP));
-        groups(group).find(|(_, id, _)| *id == gid).map_or_else(|| gid.to_string(), |(name, ..)| name.to_owned())
+        let name = groups(group).find(|(_, id, _)| *id == gid).map(|(name, ..)| name.to_owned());
+        self.groups.entry(gid).or_insert_with(|| name.unwrap_or_else(|| gid.to_string())).clone()
     }
 }
 
@@ -118,7 +123,10 @@ mod tests {
     #[test]
     fn users_are_read_and_broken_lines_skipped() {
         let user = find_user(EXAMPLE, |user| user.name == "user").unwrap();
-        assert_eq!((user.uid, user.gid, user.home.as_str(), user.shell.as_str()), (1000, 1000, "/home/user", "/bin/zsh"));
+        assert_eq!(
+            (user.uid, user.gid, user.home.as_str(), user.shell.as_str()),
+            (1000, 1000, "/home/user", "/bin/zsh")
+        );
         let bare = find_user(EXAMPLE, |user| user.name == "bare").unwrap();
         assert_eq!((bare.home.as_str(), bare.shell.as_str()), ("/", "/bin/sh"));
         assert_eq!(find_user(EXAMPLE, |user| user.name == "broken"), None);

@@ -35,8 +35,8 @@ fn boot() -> Result<std::convert::Infallible, BootError> {
     mounts::mount_devices()?;
     modules::load_all();
     disk::mount_root(mounts::NEW_ROOT)?;
-    mounts::mount_all()?;
     disk::grow_root();
+    mounts::mount_all()?;
     network::configure()?;
     mounts::switch_root()?;
     // Each of these only makes something better.

@@ -49,9 +49,7 @@ pub(super) fn mount_all() -> Result<(), BootError> {
 
 /// Shells need /dev/fd for process substitution; devtmpfs does not bring it.
 fn link_descriptors(devices: &str) {
-    for (name, target) in
-        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
-    {
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         if let Err(error) = symlink(target, format!("{devices}/{name}"))
             && error.kind() != io::ErrorKind::AlreadyExists
         {

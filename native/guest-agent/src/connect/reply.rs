@@ -76,9 +76,7 @@ fn unary_error(error: &ConnectError) -> Response<Body> {
 pub(crate) fn error(framing: Framing, codec: Codec, error: &ConnectError) -> Response<Body> {
     match framing {
         Framing::Unary => unary_error(error),
-        Framing::Stream => {
-            response(stream_type(codec), full(end_envelope(Some(error))))
-        }
+        Framing::Stream => response(stream_type(codec), full(end_envelope(Some(error)))),
     }
 }
 

@@ -1,6 +1,17 @@
-use std::sync::Arc;
-use hyper::{Request, Response, StatusCode, body::Incoming, http::request::Parts};
-use crate::{agent::Agent, server::body::{Body, HttpError}};
-pub(crate) async fn download(_: &Arc<Agent>, _: Request<Incoming>) -> Result<Response<Body>, HttpError> { Err(HttpError::new(StatusCode::NOT_IMPLEMENTED, "")) }
-pub(crate) async fn upload(_: &Arc<Agent>, _: Request<Incoming>) -> Result<Response<Body>, HttpError> { Err(HttpError::new(StatusCode::NOT_IMPLEMENTED, "")) }
-pub(crate) async fn compose(_: &Arc<Agent>, _: Parts, _: Incoming) -> Result<Response<Body>, HttpError> { Err(HttpError::new(StatusCode::NOT_IMPLEMENTED, "")) }
+//! `/files`: whole files up and down, of any size, in constant memory.
+mod access;
+mod body;
+mod compose;
+mod download;
+mod encoding;
+mod intake;
+mod multipart;
+mod range;
+mod signature;
+pub(crate) mod temporary;
+mod upload;
+mod validators;
+
+pub(crate) use compose::compose;
+pub(crate) use download::download;
+pub(crate) use upload::upload;

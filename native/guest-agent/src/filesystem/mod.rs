@@ -1,8 +1,13 @@
-pub(crate) mod watchers {
-    #[derive(Default)]
-    pub(crate) struct Watchers;
-}
-use std::sync::Arc;
-use hyper::Response;
-use crate::{agent::Agent, connect::{Call, call::Framing}, server::body::Body};
-pub(crate) async fn call(_: &Arc<Agent>, _: &str, _: Framing, _: Call) -> Option<Response<Body>> { None }
+//! Files and directories of the guest: described, made, moved, removed, watched.
+//!
+//! Everything is done as root and handed to the requesting user, as E2B's agent does.
+pub(crate) mod directories;
+pub(crate) mod entry;
+mod list;
+pub(crate) mod metadata;
+mod service;
+mod tree_watch;
+mod watch_stream;
+pub(crate) mod watchers;
+
+pub(crate) use service::call;

@@ -15,13 +15,11 @@ pub(super) fn signal_group(pid: u32, signal: Signal) -> io::Result<()> {
 /// Everything: the group, and what left it for another.
 pub(super) fn kill_all(pid: u32, cgroup: Option<&ProcessCgroup>) -> io::Result<()> {
     let outcome = signal_group(pid, Signal::KILL);
-    match cgroup.map(ProcessCgroup::kill) {
-        Some(Ok(())) => Ok(()),
-        _ => {
-            kill_session(pid);
-            outcome
-        }
+    if let Some(Ok(())) = cgroup.map(ProcessCgroup::kill) {
+        return Ok(());
     }
+    kill_session(pid);
+    outcome
 }
 
 /// Where there are no cgroups: whoever shares the session, which job control and `setpgid` do not leave.

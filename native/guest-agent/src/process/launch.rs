@@ -36,8 +36,7 @@ pub(super) enum Channels {
 }
 
 fn c_string(what: &str, value: impl Into<Vec<u8>>) -> Result<CString, ConnectError> {
-    CString::new(value)
-        .map_err(|_| ConnectError::invalid_argument(format!("{what} cannot hold a NUL character")))
+    CString::new(value).map_err(|_| ConnectError::invalid_argument(format!("{what} cannot hold a NUL character")))
 }
 
 /// Defaults, then the sandbox's variables, then the request's: the later win.
@@ -170,12 +169,12 @@ pub(super) fn start(
     let c_directory = c_string("cwd", directory.as_str())?;
     let groups = launch.user.group_ids();
 
-    let stdio = match &launch.pty {
+    let made = match &launch.pty {
         Some(pty) => pseudo_terminal(pty, launch.user.uid),
         None => pipes(launch.stdin),
     };
-    let stdio = stdio.map_err(|error| ConnectError::io("error preparing input and output", &error))?;
-    let [stdin, stdout, stderr] = &stdio.theirs;
+    let Stdio { theirs: [stdin, stdout, stderr], ours } =
+        made.map_err(|error| ConnectError::io("error preparing input and output", &error))?;
     let program = Program {
         path: &path,
         arguments: &arguments,
@@ -189,5 +188,5 @@ pub(super) fn start(
         cgroup: cgroup.map(ProcessCgroup::directory),
     };
     let child = spawner.spawn(&program).map_err(|failure| explain(&failure, cmd, &directory, &launch.user))?;
-    Ok((child, stdio.ours))
+    Ok((child, ours))
 }

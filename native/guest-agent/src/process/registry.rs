@@ -143,7 +143,9 @@ impl Processes {
         let process = self.find(selector)?;
         match process.end() {
             None => Ok(process),
-            Some(_) => Err(ConnectError::not_found(format!("process with pid {} not found: it has ended", process.pid))),
+            Some(_) => {
+                Err(ConnectError::not_found(format!("process with pid {} not found: it has ended", process.pid)))
+            }
         }
     }
 }

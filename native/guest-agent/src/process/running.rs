@@ -65,9 +65,7 @@ impl Started {
         let (input, terminal, sources) = match channels {
             Channels::Pipes { stdin, stdout, stderr } => {
                 let input = match stdin {
-                    Some(stdin) => {
-                        Input::Pipe(tokio::sync::Mutex::new(Some(writable(stdin)?)))
-                    }
+                    Some(stdin) => Input::Pipe(tokio::sync::Mutex::new(Some(writable(stdin)?))),
                     None => Input::None,
                 };
                 let sources = vec![(Stream::Stdout, readable(stdout)?), (Stream::Stderr, readable(stderr)?)];

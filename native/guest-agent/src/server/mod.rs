@@ -58,13 +58,7 @@ fn bind_to_interface(socket: &OwnedFd, interface: &str) -> io::Result<()> {
     let length = libc::socklen_t::try_from(interface.len()).map_err(io::Error::other)?;
     // SAFETY: the name is valid for the length given.
     let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
-            interface.as_ptr().cast(),
-            length,
-        )
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_ptr().cast(), length)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -73,7 +67,7 @@ fn bind_to_interface(socket: &OwnedFd, interface: &str) -> io::Result<()> {
 fn tune(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_mins(1))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
     sockopt::set_tcp_keepcnt(stream, 4)
 }

@@ -45,7 +45,8 @@ pub(super) async fn route(agent: Arc<Agent>, side: Side, request: Request<Incomi
             _ => method_not_allowed("GET, HEAD"),
         },
         "/init" | "/tunnel" if side != Side::Host => {
-            HttpError::new(StatusCode::FORBIDDEN, format!("{path} is only for the host of this sandbox")).into_response()
+            HttpError::new(StatusCode::FORBIDDEN, format!("{path} is only for the host of this sandbox"))
+                .into_response()
         }
         "/init" => match method {
             Method::POST => plain(configure::handle(&agent, request).await),
@@ -129,13 +130,10 @@ async fn rpc(
     };
     // The deadline of a stream is its own affair: that of Start ends the process, not the stream.
     let answer = match (framing, limit) {
-        (Framing::Unary, Some(limit)) => match timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let error = ConnectError::new(Code::DeadlineExceeded, "the deadline of the call has passed");
-                return reply::error(framing, codec, &error);
-            }
-        },
+        (Framing::Unary, Some(limit)) => timeout(limit, answer).await.unwrap_or_else(|_| {
+            let error = ConnectError::new(Code::DeadlineExceeded, "the deadline of the call has passed");
+            Some(reply::error(framing, codec, &error))
+        }),
         _ => answer.await,
     };
     answer.unwrap_or_else(|| {
