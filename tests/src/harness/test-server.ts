@@ -1,10 +1,10 @@
 /** A whole server in a WRENN_DIR of its own, started and stopped with the real command line. */
-import { chmod, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import { readCredentials } from "@wrenn/cli";
 import { WrennClient } from "@wrenn/sdk";
-import { type Layout, layoutFromEnvironment, pollUntil, wrennLayout } from "@wrenn/system";
+import { isMissingFile, type Layout, layoutFromEnvironment, pollUntil, wrennLayout } from "@wrenn/system";
 import { type CliOptions, CliProcess, type CliResult, runCli } from "./cli.ts";
 import { leftoversOf } from "./leftovers.ts";
 
@@ -29,20 +29,25 @@ export class TestServer {
     const root = await mkdtemp("/tmp/wrenn-e2e-");
     await chmod(root, 0o711);
     const machine = layoutFromEnvironment();
+    const layout = wrennLayout(root);
     for (const name of shared) await symlink(path.join(machine.root, name), path.join(root, name));
     await mkdir(path.join(root, "sandboxes"), { mode: 0o711 });
+    await mkdir(layout.run, { mode: 0o711 });
+    // Whether KVM works has been found out once for this boot of the machine; finding out takes a VM.
+    await copyFile(machine.kvmVerdict, layout.kvmVerdict).catch(ignoreMissing);
     const port = options.port ?? (await freePort());
     const env = {
       PATH: process.env["PATH"],
       HOME: process.env["HOME"],
       WRENN_DIR: root,
       WRENN_LISTEN: `127.0.0.1:${port}`,
-      WRENN_SLOT_CIDR: "10.242.0.0/20",
+      WRENN_SLOT_CIDR: process.env["WRENN_SLOT_CIDR"] ?? "10.242.0.0/20",
       WRENN_SLOT_POOL: "2",
+      ...(process.env["WRENN_ENGINE"] === undefined ? {} : { WRENN_ENGINE: process.env["WRENN_ENGINE"] }),
       // What is tested is what has been set up before the tests.
       WRENN_SETUP: "never",
     };
-    return new TestServer(wrennLayout(root), env, `http://127.0.0.1:${port}`);
+    return new TestServer(layout, env, `http://127.0.0.1:${port}`);
   }
 
   static async start(): Promise<TestServer> {
@@ -57,11 +62,14 @@ export class TestServer {
 
   /** The SDK with the key of the local server. */
   async client(): Promise<WrennClient> {
-    if (this.#client !== null) return this.#client;
+    this.#client ??= new WrennClient({ url: this.url, apiKey: await this.apiKey() });
+    return this.#client;
+  }
+
+  async apiKey(): Promise<string> {
     const credentials = await readCredentials(this.layout);
     if (credentials === null) throw new Error("the server has left no credentials");
-    this.#client = new WrennClient({ url: credentials.url, apiKey: credentials.api_key });
-    return this.#client;
+    return credentials.api_key;
   }
 
   cli(args: readonly string[], options: Partial<CliOptions> = {}): Promise<CliResult> {
@@ -110,6 +118,10 @@ export class TestServer {
     await rm(this.layout.root, { recursive: true, force: true });
     return exitCode === 0 ? left : [`wrenn down --destroy exited with ${exitCode}: ${stderr}`, ...left];
   }
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!isMissingFile(error)) throw error;
 }
 
 export async function freePort(): Promise<number> {

@@ -1,0 +1,48 @@
+/** `npm run bench [-- name… [--runs N]]`: measures, prints a table, keeps the raw samples in bench/results. */
+import { parseArgs } from "node:util";
+import { layoutFromEnvironment } from "@wrenn/system";
+import { measureColdCreate } from "./benchmarks/cold-create.ts";
+import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
+import { measureGuestCall } from "./benchmarks/guest-call.ts";
+import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
+import { describeCircumstances } from "./circumstances.ts";
+import { guestAgentBinary, resultsDirectory } from "./paths.ts";
+import { type Measurement, renderTable, writeResults } from "./report.ts";
+import { RunningServer } from "./server.ts";
+
+interface Benchmark {
+  /** Enough for a median: 40, and 100 for what takes less than 20 ms. */
+  readonly runs: number;
+  measure(server: RunningServer, runs: number): Promise<Measurement[]>;
+}
+
+const benchmarks: Record<string, Benchmark> = {
+  "guest-agent": { runs: 100, measure: (server, runs) => measureGuestAgent(guestAgentBinary(server.layout), runs) },
+  "guest-call": { runs: 20, measure: measureGuestCall },
+  "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
+  "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
+};
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { runs: { type: "string" } } });
+const chosen = positionals.length === 0 ? Object.keys(benchmarks) : positionals;
+const unknown = chosen.filter((name) => !Object.hasOwn(benchmarks, name));
+if (unknown.length > 0) {
+  console.error(`There is no benchmark ${unknown.join(", ")}. There are: ${Object.keys(benchmarks).join(", ")}.`);
+  process.exit(2);
+}
+
+const circumstances = await describeCircumstances(layoutFromEnvironment().root);
+const measurements: Measurement[] = [];
+const server = await RunningServer.start();
+try {
+  for (const [name, benchmark] of Object.entries(benchmarks)) {
+    if (!chosen.includes(name)) continue;
+    measurements.push(
+      ...(await benchmark.measure(server, values.runs === undefined ? benchmark.runs : Number(values.runs))),
+    );
+  }
+} finally {
+  await server.stop();
+}
+console.log(renderTable(measurements));
+console.error(`Raw samples: ${await writeResults(resultsDirectory, circumstances, measurements)}`);

@@ -1,0 +1,81 @@
+/** The server under measurement: a whole one, in a WRENN_DIR of its own, started with the real command line. */
+import { parseId } from "@wrenn/contract";
+import type { WrennClient } from "@wrenn/sdk";
+import { type Layout, processIdentitySchema, readJson, run } from "@wrenn/system";
+import { TestServer } from "@wrenn/tests";
+import { z } from "zod";
+import type { GuestEndpoint } from "./guest-client.ts";
+
+const journalSchema = z.object({ process: processIdentitySchema });
+const addressesSchema = z.array(z.object({ addr_info: z.array(z.object({ local: z.string(), scope: z.string() })) }));
+const createdSchema = z.object({ id: z.string(), access_token: z.string() });
+
+export interface MeasuredSandbox {
+  readonly id: string;
+  /** Through control plane and host agent. */
+  readonly proxied: GuestEndpoint;
+  /** Straight to the guest agent, by the address of the sandbox's slot. */
+  readonly direct: GuestEndpoint;
+}
+
+export class RunningServer {
+  readonly layout: Layout;
+  readonly client: WrennClient;
+  readonly #server: TestServer;
+  readonly #apiKey: string;
+
+  private constructor(server: TestServer, client: WrennClient, apiKey: string) {
+    this.layout = server.layout;
+    this.client = client;
+    this.#server = server;
+    this.#apiKey = apiKey;
+  }
+
+  static async start(): Promise<RunningServer> {
+    const server = await TestServer.start();
+    return new RunningServer(server, await server.client(), await server.apiKey());
+  }
+
+  /** The data plane's address of a sandbox's guest agent. */
+  endpoint(sandboxId: string): GuestEndpoint {
+    return { url: this.#server.url, headers: { "wrenn-sandbox-id": sandboxId, "x-api-key": this.#apiKey } };
+  }
+
+  async createSandbox(): Promise<MeasuredSandbox> {
+    const response = await fetch(`${this.#server.url}/v1/sandboxes`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-api-key": this.#apiKey },
+      body: "{}",
+    });
+    const { id, access_token } = createdSchema.parse(await response.json());
+    const url = `http://${await this.#slotAddress(id)}:49983`;
+    return { id, proxied: this.endpoint(id), direct: { url, headers: { "x-access-token": access_token } } };
+  }
+
+  async destroySandbox(id: string): Promise<void> {
+    await this.client.sandboxes.destroy(id);
+  }
+
+  async parts(): Promise<{ hostAgent: number; controlPlane: number }> {
+    return {
+      hostAgent: await this.#server.pidOf("host-agent"),
+      controlPlane: await this.#server.pidOf("control-plane"),
+    };
+  }
+
+  async stop(): Promise<void> {
+    const left = await this.#server.stop();
+    if (left.length > 0) console.error(`left behind: ${left.join(", ")}`);
+  }
+
+  /** The one address of the engine's network namespace that is not link-local. */
+  async #slotAddress(sandboxId: string): Promise<string> {
+    const { journal } = this.layout.sandbox(parseId("sandbox", sandboxId));
+    const { process } = journalSchema.parse(await readJson(journal));
+    const { stdout } = await run("nsenter", [`--net=/proc/${process.pid}/ns/net`, "ip", "-json", "-4", "address"]);
+    const addresses = addressesSchema.parse(JSON.parse(stdout)).flatMap((link) => link.addr_info);
+    const slot = addresses.find(({ local }) => !local.startsWith("169.254.") && !local.startsWith("127."));
+    if (slot === undefined) throw new Error(`no address of ${sandboxId}'s slot in ${stdout}`);
+    return slot.local;
+  }
+}
