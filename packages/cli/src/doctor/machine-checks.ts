@@ -23,7 +23,7 @@ export const machineExaminations: readonly Examination[] = [
   {
     name: "root",
     look: async () =>
-      process.getuid?.() === 0
+      process.geteuid?.() === 0
         ? ok("running as root")
         : failed("not running as root; what only root can see was not checked", "Run the same command with sudo."),
   },

@@ -23,7 +23,7 @@ export const networkExaminations: readonly Examination[] = [
 ];
 
 function asRoot(look: (layout: Layout) => Promise<Outcome>): (layout: Layout) => Promise<Outcome> {
-  return async (layout) => (process.getuid?.() === 0 ? look(layout) : needsRoot);
+  return async (layout) => (process.geteuid?.() === 0 ? look(layout) : needsRoot);
 }
 
 /** Makes one and lets it go, for nothing else tells whether the kernel and the container allow it. */

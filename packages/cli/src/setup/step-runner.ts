@@ -56,7 +56,7 @@ async function pendingOf(steps: readonly SetupStep[]): Promise<SetupStep[]> {
 
 function requireRoot(pending: readonly SetupStep[]): void {
   const step = pending.find(({ needsRoot }) => needsRoot);
-  if (step === undefined || process.getuid?.() === 0) return;
+  if (step === undefined || process.geteuid?.() === 0) return;
   throw new WrennError("root_required", {
     message: `Setting up this machine needs root. Not done yet: ${pending.map(({ name }) => name).join("; ")}.`,
   });
