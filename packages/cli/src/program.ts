@@ -97,6 +97,15 @@ export function makeProgram(finish: Finish): Command {
       finish(await setup());
     });
 
+  program
+    .command("doctor")
+    .description("check what this machine has and lacks for Wrenn, and say what to do")
+    .addOption(json())
+    .action(async (options: { json?: boolean }) => {
+      const { doctor } = await import("./commands/doctor.ts");
+      finish(await doctor({ json: false, ...options }));
+    });
+
   return program;
 }
 

@@ -18,11 +18,16 @@ export async function rotateLog(file: string): Promise<void> {
   await truncate(file, 0);
 }
 
-/** The last lines of a log, or an empty text when there is none. */
-export async function tailLog(file: string, lineCount: number): Promise<string> {
+/** Where a log ends now: what is appended from here on is of what happens next. */
+export async function endOfLog(file: string): Promise<number> {
+  return sizeOf(file);
+}
+
+/** The last lines of a log, behind a position if one is given; an empty text when there are none. */
+export async function tailLog(file: string, lineCount: number, position = 0): Promise<string> {
   const tailBytes = 16_384;
   const size = await sizeOf(file);
-  const text = await readFrom(file, Math.max(0, size - tailBytes));
+  const text = await readFrom(file, Math.max(position, size - tailBytes));
   return text.trimEnd().split("\n").slice(-lineCount).join("\n");
 }
 

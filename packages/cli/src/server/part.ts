@@ -1,7 +1,7 @@
 /** One program of the server, in a session of its own: started or adopted, watched, restarted, stopped. */
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { deadlines, WrennError } from "@wrenn/contract";
+import { deadlines, type ErrorCode, isErrorCode, WrennError } from "@wrenn/contract";
 import {
   identifyProcess,
   isAlive,
@@ -16,7 +16,7 @@ import {
 } from "@wrenn/system";
 import { rm } from "node:fs/promises";
 import { z } from "zod";
-import { rotateLog, tailLog } from "./log-files.ts";
+import { endOfLog, rotateLog, tailLog } from "./log-files.ts";
 
 export type PartName = "postgres" | "host-agent" | "control-plane";
 
@@ -56,6 +56,13 @@ const longestBackOffMs = 10_000;
 /** A part that has lived this long has recovered: its next death is a first one. */
 const recoveredAfterMs = 60_000;
 const logTailLines = 15;
+/** Failures of a start that may be over in a moment. */
+const worthAnotherStart: ReadonlySet<ErrorCode> = new Set([
+  "subprocess_failed",
+  "database_unavailable",
+  "host_unavailable",
+  "internal",
+]);
 
 export class Part {
   readonly definition: PartDefinition;
@@ -89,8 +96,8 @@ export class Part {
         await this.#start();
         return "started";
       } catch (error) {
-        const finalError = error instanceof WrennError && error.code !== "subprocess_failed";
-        if (finalError || attempt === startAttempts) throw error;
+        const mayPass = error instanceof WrennError && worthAnotherStart.has(error.code);
+        if (!mayPass || attempt === startAttempts) throw error;
       }
       await delay(backOffMs);
       backOffMs *= 2;
@@ -130,11 +137,10 @@ export class Part {
     const { name, program, args, env } = this.definition;
     const logFile = this.#layout.log(name);
     await rotateLog(logFile);
+    const logPosition = await endOfLog(logFile);
     await this.definition.prepare?.();
     const { pid, exited } = await startDaemon(program, args, { env: { ...env }, logFile });
     const identity = await identifyProcess(pid);
-    let exitCode: number | undefined;
-    void exited.then((code) => (exitCode = code));
     if (identity !== null) {
       this.#identity = identity;
       await writeJsonDurably(this.#layout.processRecord(name), {
@@ -143,22 +149,30 @@ export class Part {
         startedAt: new Date().toISOString(),
       } satisfies PartRecord);
       if (await this.#becomesReady(identity)) return;
-      if (await isAlive(identity)) {
-        await this.stop();
-        throw new WrennError("subprocess_failed", {
-          message: `${name} was not ready within ${deadlines.serverStart / 1000} s. Its log, ${logFile}, ends with:\n${await tailLog(logFile, logTailLines)}`,
-        });
-      }
     }
+    const alive = identity !== null && (await isAlive(identity));
+    if (alive) await this.stop();
     // Its exit code follows its disappearance at once.
-    await Promise.race([exited, delay(1_000)]);
+    const exitCode = alive ? undefined : await Promise.race([exited, delay(1_000)]);
     this.#identity = null;
-    throw (
-      (exitCode === undefined ? null : this.definition.explainExit?.(exitCode)) ??
-      new WrennError("subprocess_failed", {
-        message: `${name} ended with ${exitCode ?? "an unknown exit code"}. Its log, ${logFile}, ends with:\n${await tailLog(logFile, logTailLines)}`,
-      })
-    );
+    throw await this.#explainFailure(exitCode ?? undefined, logPosition);
+  }
+
+  async #explainFailure(exitCode: number | undefined, logPosition: number): Promise<WrennError> {
+    const known = exitCode === undefined ? null : this.definition.explainExit?.(exitCode);
+    if (known !== null && known !== undefined) return known;
+    const logFile = this.#layout.log(this.name);
+    const words = await tailLog(logFile, logTailLines, logPosition);
+    // The last words of our own programs are the error that ended them, with its code.
+    const [, code, message] = /^([a-z_]+): (.+)$/m.exec(words) ?? [];
+    if (code !== undefined && message !== undefined && isErrorCode(code)) {
+      return new WrennError(code, { message: `${this.name}: ${message}` });
+    }
+    const how =
+      exitCode === undefined ? `was not ready within ${deadlines.serverStart / 1_000} s` : `ended with ${exitCode}`;
+    return new WrennError("subprocess_failed", {
+      message: `${this.name} ${how}. Its log, ${logFile}, ends with:\n${words}`,
+    });
   }
 
   /** False when the process ends, or the deadline passes, before it is ready. */
