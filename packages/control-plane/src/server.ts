@@ -12,6 +12,7 @@ import { ignoreUpgrade, isIgnorableUpgrade } from "./proxy/upgrade.ts";
 
 /** Longer than clients keep idle connections, so that they close them and never write into one that is closing. */
 const keepAliveMs = 75_000;
+const idleSweepMs = 50;
 
 export class Listener {
   readonly server: Server;
@@ -80,7 +81,12 @@ export class Listener {
       this.#dataPlane.endUpgraded();
       this.server.closeAllConnections();
     }, drainMs);
+    // Those that become idle from now on; close() itself has ended those that were.
+    const sweeper = setInterval(() => {
+      this.server.closeIdleConnections();
+    }, idleSweepMs);
     await closed;
+    clearInterval(sweeper);
     clearTimeout(drained);
   }
 

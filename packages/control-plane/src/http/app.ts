@@ -49,6 +49,12 @@ export async function buildApi(
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   app.setErrorHandler(sendError);
+  const parseJson = app.getDefaultJsonParser("error", "error");
+  app.addContentTypeParser("application/json", { parseAs: "string" }, (request, body: string, done) => {
+    // Clients that say JSON with every request say it with a DELETE too, which has no body.
+    if (body === "" && request.method === "DELETE") done(null, undefined);
+    else void parseJson(request, body, done);
+  });
   app.addHook("onRequest", async (request, reply) => {
     void reply.header("X-Request-Id", request.id);
     boundBody(request.raw, () => {

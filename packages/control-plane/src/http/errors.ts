@@ -32,7 +32,7 @@ export function toWrennError(error: unknown): WrennError {
     }));
     const first = details[0];
     return new WrennError("invalid_request", {
-      ...(first === undefined ? {} : { message: `The request is not valid: ${first.field}: ${first.problem}` }),
+      ...(first === undefined ? {} : { message: `The request is not valid: ${first.field}: ${first.problem}.` }),
       details: { fields: details },
       cause: error,
     });
@@ -53,6 +53,7 @@ export async function sendError(error: unknown, request: FastifyRequest, reply: 
   else request.log.info({ code: wrennError.code, details: wrennError.details }, "request refused");
   await reply
     .code(wrennError.status)
+    .header("X-Request-Id", request.id)
     .type("application/json; charset=utf-8")
     .serializer(JSON.stringify)
     .send(wrennError.toBody(request.id));

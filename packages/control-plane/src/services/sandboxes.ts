@@ -99,7 +99,7 @@ export class Sandboxes {
       });
       return running ?? (await this.#overtaken(placement));
     } catch (error) {
-      await this.#recordFailedStart(row, error);
+      await this.#recordFailedStart(placement, error);
       throw error;
     } finally {
       this.#with.onChange(row.id);
@@ -122,7 +122,7 @@ export class Sandboxes {
    * What the host says has failed is over: the host has freed everything. Where nobody knows, because the host could not
    * be heard, the sandbox is on its way to be destroyed, since its caller is told that there is none.
    */
-  async #recordFailedStart(row: SandboxRow, failure: unknown): Promise<void> {
+  async #recordFailedStart({ row, client }: Placement, failure: unknown): Promise<void> {
     const { store, log } = this.#with;
     const error = failure instanceof WrennError ? failure : new WrennError("internal", { cause: failure });
     const reason = { code: error.code, message: error.message };
@@ -133,8 +133,11 @@ export class Sandboxes {
         store,
         unknown ? { from: row, to: "stopping", reason, deadlineMs: 0 } : { from: row, to: "error", reason },
       );
-    } catch (error) {
-      log.error({ sandboxId: row.id, err: error }, "could not record a failed start; the reconciler will");
+    } catch (cause) {
+      log.error({ sandboxId: row.id, err: cause }, "could not record a failed start; the reconciler will");
+      await client.ensureDestroyed(row.id).catch((error: unknown) => {
+        log.error({ sandboxId: row.id, err: error }, "could not undo a start that could not be recorded");
+      });
     }
   }
 

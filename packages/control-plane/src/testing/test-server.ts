@@ -144,7 +144,7 @@ export async function eventually<Value>(look: () => Promise<Value> | Value): Pro
 }
 
 /** A promise and the function that fulfils it: for tests that decide when something goes on. */
-export function gate(): { readonly opened: Promise<void>; open(): void } {
+export function gate(): { readonly opened: Promise<void>; readonly open: () => void } {
   let open = (): void => undefined;
   const opened = new Promise<void>((resolve) => {
     open = resolve;
