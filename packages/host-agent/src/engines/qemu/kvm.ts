@@ -124,7 +124,7 @@ async function watchCanary(
   const started = performance.now();
   const outcome = await watchBoot(qmpSocket, seen).catch(async (error: unknown): Promise<Outcome> => {
     // A QEMU that cannot cope with this KVM closes its socket and ends, at any moment.
-    await Promise.race([exited, delay(deadlines.engineQuit, undefined, { ref: false })]);
+    await Promise.race([exited, delay(deadlines.engineQuit)]);
     if (!seen.exit) throw error;
     return "exited";
   });

@@ -1,0 +1,185 @@
+/** For tests: a host agent as a process of its own, over a temporary WRENN_DIR that borrows this machine's kernel and templates. */
+import { existsSync } from "node:fs";
+import { chmod, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Client, createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import { hostAgentProto, minimalTemplateId, newId, platformTeamId, type SandboxId } from "@wrenn/contract";
+import {
+  identifyProcess,
+  type Layout,
+  layoutFromEnvironment,
+  pollUntil,
+  type ProcessIdentity,
+  run,
+  signalProcess,
+  startDaemon,
+  waitForExit,
+  wrennLayout,
+} from "@wrenn/system";
+import { findAllEngineProcesses } from "../engines/engines.ts";
+import { instanceTag } from "../network/slot-pool.ts";
+
+const mainProgram = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
+
+const startTimeoutMs = 60_000;
+
+export type HostAgentClient = Client<typeof hostAgentProto.HostAgent>;
+
+type CreateFields = Omit<hostAgentProto.CreateSandboxRequest, "$typeName" | "$unknown">;
+
+export class TestHostAgent {
+  readonly layout: Layout;
+  readonly client: HostAgentClient;
+  readonly #environment: NodeJS.ProcessEnv;
+  process: ProcessIdentity | null = null;
+
+  private constructor(layout: Layout, environment: NodeJS.ProcessEnv) {
+    this.layout = layout;
+    this.#environment = environment;
+    const transport = createConnectTransport({
+      baseUrl: "http://host-agent",
+      httpVersion: "1.1",
+      nodeOptions: { socketPath: layout.hostAgentSocket },
+    });
+    this.client = createClient(hostAgentProto.HostAgent, transport);
+  }
+
+  /** Makes the directory; `start` starts the process. */
+  static async prepare(
+    environment: NodeJS.ProcessEnv = {},
+    options: { images?: boolean } = {},
+  ): Promise<TestHostAgent> {
+    const root = await mkdtemp(path.join(tmpdir(), "wrenn-"));
+    await chmod(root, 0o711);
+    const installed = layoutFromEnvironment();
+    if (options.images !== false) {
+      await symlink(installed.boot, path.join(root, "boot"));
+      await symlink(installed.images, path.join(root, "images"));
+    }
+    // The verdict on KVM costs seconds where it hangs, and has a test of its own.
+    const defaults = { WRENN_ENGINE: "tcg", WRENN_SLOT_POOL: "1", WRENN_LOG_LEVEL: "debug" };
+    return new TestHostAgent(wrennLayout(root), {
+      ...process.env,
+      ...defaults,
+      ...environment,
+      WRENN_DIR: root,
+    });
+  }
+
+  /** Starts the process and waits until it answers. */
+  async start(): Promise<void> {
+    const { pid } = await startDaemon(process.execPath, [mainProgram], {
+      logFile: this.logFile,
+      env: this.#environment,
+    });
+    this.process = await identifyProcess(pid);
+    const answered = await pollUntil(
+      async () => {
+        if ((await identifyProcess(pid)) === null) {
+          this.process = null;
+          throw new Error(`the host agent ended:\n${await this.log()}`);
+        }
+        try {
+          return await this.client.getHost({});
+        } catch {
+          return null;
+        }
+      },
+      { timeoutMs: startTimeoutMs, intervalMs: 50 },
+    );
+    if (answered === null) throw new Error(`the host agent does not answer:\n${await this.log()}`);
+  }
+
+  /** Starts a further process, which should refuse; resolves with its last words. */
+  async startRefused(): Promise<string> {
+    const { exited } = await startDaemon(process.execPath, [mainProgram], {
+      logFile: this.logFile,
+      env: this.#environment,
+    });
+    if ((await exited) === 0) throw new Error("the host agent did not refuse to start");
+    return (await this.log()).slice(-1_000);
+  }
+
+  get logFile(): string {
+    return path.join(this.layout.root, "host-agent.log");
+  }
+
+  async log(): Promise<string> {
+    return readFile(this.logFile, "utf8");
+  }
+
+  async signal(signal: NodeJS.Signals): Promise<void> {
+    if (this.process === null) return;
+    await signalProcess(this.process, signal);
+    if (!(await waitForExit(this.process, startTimeoutMs))) throw new Error(`the host agent ignores ${signal}`);
+    this.process = null;
+  }
+
+  async restart(): Promise<void> {
+    await this.signal("SIGKILL");
+    await this.start();
+  }
+
+  /** Destroys what is left, stops the process and removes the directory. */
+  async remove(): Promise<void> {
+    if (this.process === null && existsSync(this.layout.sandboxes)) await this.start();
+    if (this.process !== null) {
+      const { sandboxes } = await this.client.listSandboxes({});
+      for (const { sandboxId } of sandboxes) await this.client.destroySandbox({ sandboxId });
+      await this.signal("SIGTERM");
+    }
+    await rm(this.layout.root, { recursive: true, force: true });
+  }
+
+  /** A request for the smallest useful sandbox of the built-in template. */
+  request(overrides: Partial<CreateFields> = {}): CreateFields {
+    return {
+      sandboxId: newId("sandbox"),
+      teamId: platformTeamId,
+      templateTeamId: platformTeamId,
+      templateId: minimalTemplateId,
+      vcpus: 1,
+      memoryMib: 256,
+      diskMib: 5_120,
+      envs: {},
+      accessToken: testToken,
+      ...overrides,
+    };
+  }
+
+  /** Whatever of this directory's sandboxes exists on the machine, apart from slots that stand ready. */
+  async traces(): Promise<Traces> {
+    const tag = instanceTag(this.layout.root);
+    const engines = await findAllEngineProcesses(this.layout);
+    const { stdout: namespaces } = await run("ip", ["netns", "list"]);
+    return {
+      engines: engines.map(({ pid }) => pid),
+      directories: await readdir(this.layout.sandboxes),
+      cgroups: await cgroupsOf(tag),
+      namespaces: namespaces.split("\n").filter((line) => line.startsWith(`wrenn-${tag}-`)).length,
+    };
+  }
+}
+
+export interface Traces {
+  readonly engines: number[];
+  readonly directories: string[];
+  readonly cgroups: string[];
+  readonly namespaces: number;
+}
+
+export const testToken = "token-of-a-test";
+
+/** The engine's process of a sandbox, as its journal names it. */
+export async function engineOf(agent: TestHostAgent, id: string): Promise<ProcessIdentity> {
+  const journal = await readFile(agent.layout.sandbox(id as SandboxId).journal, "utf8");
+  return (JSON.parse(journal) as { process: ProcessIdentity }).process;
+}
+
+async function cgroupsOf(tag: string): Promise<string[]> {
+  const { stdout } = await run("find", ["/sys/fs/cgroup", "-type", "d", "-path", `*/wrenn/${tag}/*`]);
+  return stdout.split("\n").filter((line) => line !== "");
+}
