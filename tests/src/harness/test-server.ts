@@ -41,7 +41,6 @@ export class TestServer {
       HOME: process.env["HOME"],
       WRENN_DIR: root,
       WRENN_LISTEN: `127.0.0.1:${port}`,
-      WRENN_SLOT_CIDR: process.env["WRENN_SLOT_CIDR"] ?? "10.242.0.0/20",
       WRENN_SLOT_POOL: "2",
       ...(process.env["WRENN_ENGINE"] === undefined ? {} : { WRENN_ENGINE: process.env["WRENN_ENGINE"] }),
       // What is tested is what has been set up before the tests.

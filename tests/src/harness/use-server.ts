@@ -1,5 +1,6 @@
 /** One server for all tests of a file; after them, nothing of it is left on the machine. */
-import { afterAll, beforeAll, expect } from "vitest";
+import assert from "node:assert/strict";
+import { afterAll, beforeAll } from "vitest";
 import { TestServer } from "./test-server.ts";
 
 export function useServer(): () => TestServer {
@@ -8,7 +9,7 @@ export function useServer(): () => TestServer {
     server = await TestServer.start();
   });
   afterAll(async () => {
-    if (server !== undefined) expect(await server.stop()).toEqual([]);
+    if (server !== undefined) assert.deepEqual(await server.stop(), []);
   });
   return () => {
     if (server === undefined) throw new Error("the server has not been started");
