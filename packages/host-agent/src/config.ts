@@ -5,7 +5,6 @@ import { WrennError } from "@wrenn/contract";
 import { defaultWrennDir } from "@wrenn/system";
 import { z } from "zod";
 import { engineChoices } from "./engines/engines.ts";
-import { defaultSlotCidr, instanceTag } from "./network/slot-pool.ts";
 
 /** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */
 const publicResolvers = "1.1.1.1,8.8.8.8";
@@ -31,9 +30,8 @@ const environmentSchema = z.object({
 
 export interface HostAgentConfig {
   readonly wrennDir: string;
-  /** Tells this WRENN_DIR's namespaces, rules and cgroups from another's on the same machine. */
-  readonly instance: string;
-  readonly slotCidr: string;
+  /** The range that slots take their addresses from; undefined for the one that suits this WRENN_DIR. */
+  readonly slotCidr: string | undefined;
   readonly slotPoolSize: number;
   readonly engine: (typeof engineChoices)[number];
   readonly qemu: string | undefined;
@@ -49,12 +47,9 @@ export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgent
     throw new WrennError("setup_failed", { message: `The environment is not valid. ${problems.join("; ")}` });
   }
   const env = parsed.data;
-  const wrennDir = path.resolve(env.WRENN_DIR);
-  const instance = instanceTag(wrennDir);
   return {
-    wrennDir,
-    instance,
-    slotCidr: env.WRENN_SLOT_CIDR ?? defaultSlotCidr(instance),
+    wrennDir: path.resolve(env.WRENN_DIR),
+    slotCidr: env.WRENN_SLOT_CIDR,
     slotPoolSize: env.WRENN_SLOT_POOL,
     engine: env.WRENN_ENGINE,
     qemu: env.WRENN_QEMU_BIN,

@@ -10,7 +10,7 @@ import { Cgroups } from "./engines/cgroups.ts";
 import { Engines } from "./engines/engines.ts";
 import { readHostFacts } from "./host.ts";
 import { lockInstance } from "./instance-lock.ts";
-import { SlotPool } from "./network/slot-pool.ts";
+import { defaultSlotCidr, instanceTag, SlotPool } from "./network/slot-pool.ts";
 import { listen } from "./rpc/server.ts";
 import { Admission } from "./sandboxes/admission.ts";
 import { takeInventory } from "./sandboxes/adopt.ts";
@@ -29,14 +29,16 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
   // Engines are found again by the paths on their command lines, so a directory must have one name only.
   const layout = wrennLayout(await realpath(config.wrennDir));
   const lock = await lockInstance(layout.root);
-  const cgroups = await Cgroups.open(config.instance === "" ? "default" : config.instance);
+  // Tells this directory's namespaces, rules and cgroups from another's on the same machine.
+  const instance = instanceTag(layout.root);
+  const cgroups = await Cgroups.open(instance === "" ? "default" : instance);
   if (cgroups.missing.length > 0) log.warn({ controllers: cgroups.missing }, "engines run without these limits");
 
   const inventory = await takeInventory({ layout, cgroups, log });
   const slots = await SlotPool.open(
     {
-      cidr: config.slotCidr,
-      instance: config.instance,
+      cidr: config.slotCidr ?? defaultSlotCidr(instance),
+      instance,
       poolSize: config.slotPoolSize,
       onBackgroundFailure: (error) => {
         log.error({ err: error }, "network slots");
@@ -56,11 +58,13 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
 
   const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
   const server = await listen(layout.hostAgentSocket, { sandboxes, layout, hostFacts, log });
-  server.on("connect", new Tunnels(sandboxes, log).accept);
+  const tunnels = new Tunnels(sandboxes, log);
+  server.on("connect", tunnels.accept);
   log.info({ socket: layout.hostAgentSocket }, "listening");
   return {
     socketPath: layout.hostAgentSocket,
     close: async () => {
+      log.info({ openTunnels: tunnels.open }, "closing");
       server.close();
       await sandboxes.close(deadlines.hostAgentDrain);
       server.closeAllConnections();

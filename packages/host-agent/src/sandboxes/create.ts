@@ -9,7 +9,7 @@ import {
   type TemplateId,
   WrennError,
 } from "@wrenn/contract";
-import { runSteps, type Step, type StepTiming, syncDirectory } from "@wrenn/system";
+import { hasErrno, runSteps, type Step, type StepTiming, syncDirectory } from "@wrenn/system";
 import { withSignals, withTimeLimit } from "../abort.ts";
 import { findBootFiles, findTemplate } from "../disks/boot-files.ts";
 import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
@@ -191,6 +191,8 @@ export async function createSandbox(
   try {
     await runSteps(steps.map((step) => stoppable(step, signal, timings)));
     return required(running ?? null, "journal");
+  } catch (error) {
+    throw hasErrno(error, "ENOSPC") ? new WrennError("host_out_of_disk", { cause: error }) : error;
   } finally {
     giveBackRoom?.();
   }

@@ -5,7 +5,7 @@ import { ConnectError } from "@connectrpc/connect";
 import { hostAgentProto, newId } from "@wrenn/contract";
 import { run } from "@wrenn/system";
 import { afterEach, expect, it } from "vitest";
-import { TestHostAgent } from "../testing/host-agent-process.ts";
+import { type PrepareOptions, TestHostAgent } from "../testing/host-agent-process.ts";
 
 const nothing = { engines: [], directories: [], cgroups: [] };
 
@@ -16,7 +16,7 @@ afterEach(async () => {
   agent = null;
 });
 
-async function start(environment: NodeJS.ProcessEnv = {}, options: { images?: boolean } = {}): Promise<TestHostAgent> {
+async function start(environment: NodeJS.ProcessEnv = {}, options: PrepareOptions = {}): Promise<TestHostAgent> {
   agent = await TestHostAgent.prepare(environment, options);
   await agent.start();
   return agent;
@@ -105,7 +105,7 @@ it("says that QEMU is too old", async () => {
 });
 
 it("says that nothing has been built to boot from", async () => {
-  const { client, request, traces } = bound(await start({}, { images: false }));
+  const { client, request, traces } = bound(await start({}, { boot: "missing" }));
   await expect(failure(client.createSandbox(request()))).resolves.toBe("boot_files_missing");
   expect(await traces()).toMatchObject(nothing);
 });
@@ -127,6 +127,18 @@ it("fails with the engine's words when it cannot start, and leaves nothing", asy
   } finally {
     await run("rm", ["-f", program]);
   }
+});
+
+it("reports a guest that panics while it boots at once, with what its console said", async () => {
+  agent = await TestHostAgent.prepare({}, { boot: "panics" });
+  await agent.start();
+  const { client, request } = bound(agent);
+  const creating = client.createSandbox(request());
+  const error = ConnectError.from(await creating.catch((thrown: unknown) => thrown));
+  const [info] = error.findDetails(hostAgentProto.ErrorInfoSchema);
+  expect(info).toMatchObject({ code: "guest_panicked" });
+  expect(info?.detailsJson).toContain("Kernel panic - not syncing");
+  expect(await agent.traces()).toMatchObject(nothing);
 });
 
 it("names the variable of its environment that is wrong", async () => {

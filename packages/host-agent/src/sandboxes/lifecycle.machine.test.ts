@@ -217,6 +217,17 @@ describe("a creation", () => {
     expect(await agent.traces()).toMatchObject(nothing);
   });
 
+  it("is finished before the host agent stops", async () => {
+    const request = agent.request();
+    const creating = agent.client.createSandbox(request);
+    await delay(300);
+    await agent.signal("SIGTERM");
+    await expect(creating).resolves.toMatchObject({ sandbox: { state: SandboxState.RUNNING } });
+    await agent.start();
+    await expect(execute(socket(), request.sandboxId, "echo here")).resolves.toBe("here\n");
+    await agent.client.destroySandbox({ sandboxId: request.sandboxId });
+  });
+
   it("leaves nothing when the host agent is killed in the middle of it", async () => {
     for (const afterMs of [5, 20, 45, 80, 150, 700, 1_500]) {
       const creating = agent.client.createSandbox(agent.request());

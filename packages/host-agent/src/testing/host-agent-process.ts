@@ -1,23 +1,32 @@
 /** For tests: a host agent as a process of its own, over a temporary WRENN_DIR that borrows this machine's kernel and templates. */
 import { existsSync } from "node:fs";
-import { chmod, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Client, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
-import { hostAgentProto, minimalTemplateId, newId, platformTeamId, type SandboxId } from "@wrenn/contract";
+import {
+  bootManifestSchema,
+  hostAgentProto,
+  minimalTemplateId,
+  newId,
+  platformTeamId,
+  type SandboxId,
+} from "@wrenn/contract";
 import {
   identifyProcess,
   type Layout,
   layoutFromEnvironment,
   pollUntil,
+  readJson,
   type ProcessIdentity,
   run,
   signalProcess,
   startDaemon,
   waitForExit,
   wrennLayout,
+  writeJsonDurably,
 } from "@wrenn/system";
 import { findAllEngineProcesses } from "../engines/engines.ts";
 import { instanceTag } from "../network/slot-pool.ts";
@@ -25,6 +34,11 @@ import { instanceTag } from "../network/slot-pool.ts";
 const mainProgram = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
 const startTimeoutMs = 60_000;
+
+export interface PrepareOptions {
+  /** What there is to boot: this machine's files unless said otherwise. */
+  readonly boot?: "missing" | "panics";
+}
 
 export type HostAgentClient = Client<typeof hostAgentProto.HostAgent>;
 
@@ -48,20 +62,17 @@ export class TestHostAgent {
   }
 
   /** Makes the directory; `start` starts the process. */
-  static async prepare(
-    environment: NodeJS.ProcessEnv = {},
-    options: { images?: boolean } = {},
-  ): Promise<TestHostAgent> {
+  static async prepare(environment: NodeJS.ProcessEnv = {}, options: PrepareOptions = {}): Promise<TestHostAgent> {
     const root = await mkdtemp(path.join(tmpdir(), "wrenn-"));
     await chmod(root, 0o711);
     const installed = layoutFromEnvironment();
-    if (options.images !== false) {
-      await symlink(installed.boot, path.join(root, "boot"));
-      await symlink(installed.images, path.join(root, "images"));
-    }
+    const layout = wrennLayout(root);
+    if (options.boot !== "missing") await symlink(installed.images, layout.images);
+    if (options.boot === undefined) await symlink(installed.boot, layout.boot);
+    if (options.boot === "panics") await makePanickingBoot(installed, layout);
     // The verdict on KVM costs seconds where it hangs, and has a test of its own.
     const defaults = { WRENN_ENGINE: "tcg", WRENN_SLOT_POOL: "1", WRENN_LOG_LEVEL: "debug" };
-    return new TestHostAgent(wrennLayout(root), {
+    return new TestHostAgent(layout, {
       ...process.env,
       ...defaults,
       ...environment,
@@ -177,6 +188,17 @@ export const testToken = "token-of-a-test";
 export async function engineOf(agent: TestHostAgent, id: string): Promise<ProcessIdentity> {
   const journal = await readFile(agent.layout.sandbox(id as SandboxId).journal, "utf8");
   return (JSON.parse(journal) as { process: ProcessIdentity }).process;
+}
+
+/** The installed kernel with an initramfs that holds no init. */
+async function makePanickingBoot(installed: Layout, layout: Layout): Promise<void> {
+  const manifest = bootManifestSchema.parse(await readJson(installed.bootManifest));
+  const directory = path.join(layout.boot, "panics");
+  await mkdir(directory, { recursive: true });
+  await symlink(path.join(installed.boot, manifest.kernel), path.join(directory, "vmlinuz"));
+  await writeFile(path.join(directory, "initramfs"), Buffer.alloc(1_048_576));
+  const files = { kernel: "panics/vmlinuz", initramfs: "panics/initramfs" };
+  await writeJsonDurably(layout.bootManifest, { ...manifest, ...files });
 }
 
 async function cgroupsOf(tag: string): Promise<string[]> {
