@@ -90,6 +90,8 @@ export const intervals = {
   /** A revoked key stops working within this time on every replica. */
   apiKeyCache: 5_000,
   apiKeyLastUsed: 60_000,
+  /** How long keys and places that are known already are still believed while the database does not answer. */
+  withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,
   /** Connections into a sandbox that nothing used for so long are closed. */

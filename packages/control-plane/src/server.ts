@@ -9,6 +9,7 @@ import type { RequestHandler } from "./http/app.ts";
 import { isDataPlane } from "./proxy/authorize.ts";
 import type { DataPlane } from "./proxy/data-plane.ts";
 import { ignoreUpgrade, isIgnorableUpgrade } from "./proxy/upgrade.ts";
+import { requestId } from "./services/request-id.ts";
 
 /** Longer than clients keep idle connections, so that they close them and never write into one that is closing. */
 const keepAliveMs = 75_000;
@@ -110,7 +111,7 @@ export class Listener {
   }
 
   #route(request: IncomingMessage, response: ServerResponse): void {
-    if (this.#isClosing) refuseWhileClosing(response);
+    if (this.#isClosing) refuseWhileClosing(request, response);
     else if (isDataPlane(request)) this.#dataPlane.handle(request, response);
     else this.#api(request, response);
   }
@@ -124,10 +125,16 @@ export class Listener {
   }
 }
 
-function refuseWhileClosing(response: ServerResponse): void {
+function refuseWhileClosing(request: IncomingMessage, response: ServerResponse): void {
   const error = new WrennError("shutting_down");
-  response.writeHead(error.status, { "Content-Type": "application/json; charset=utf-8", Connection: "close" });
-  response.end(JSON.stringify(error.toBody()));
+  const id = requestId(request);
+  response.writeHead(error.status, {
+    "Content-Type": "application/json; charset=utf-8",
+    "X-Request-Id": id,
+    "Wrenn-Error": error.code,
+    Connection: "close",
+  });
+  response.end(JSON.stringify(error.toBody(id)));
 }
 
 /** What Node's parser refuses never becomes a request, so it is answered by hand. */

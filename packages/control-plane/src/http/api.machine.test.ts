@@ -191,8 +191,11 @@ test("a database that is away is an error of its own, and all is well when it is
   };
   expect(await reach()).toBe(200);
   await database.pause();
+  expect(failureOf(await server.call("GET", "/v1/sandboxes"))).toEqual([503, "database_unavailable"]);
   const headers = { "X-API-Key": `wrn_${"3".repeat(40)}` };
   expect(failureOf(await server.call("GET", "/v1/sandboxes", { headers }))).toEqual([503, "database_unavailable"]);
+  // Who uses a running sandbox need not notice, also after what is remembered without asking has run out.
+  expect(await reach()).toBe(200);
   await eventually(async () => {
     const { body } = await server.call("GET", "/health");
     expect(body).toMatchObject({ checks: { database: "failed", hosts: "ok" } });

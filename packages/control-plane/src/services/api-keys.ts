@@ -5,6 +5,7 @@ import type { ApiKeyId, TeamId } from "@wrenn/contract";
 import type { Logger } from "pino";
 import * as rows from "../store/api-keys.ts";
 import type { ApiKeyOwner } from "../store/api-keys.ts";
+import { isDatabaseAway } from "../store/database.ts";
 import type { Store } from "../store/database.ts";
 
 /** Keys remembered at once; more than that many busy keys cost a query each. */
@@ -12,6 +13,9 @@ const maxRemembered = 10_000;
 
 interface Remembered {
   readonly owner: ApiKeyOwner;
+  /** When the database last said so. */
+  readonly confirmed: number;
+  /** Until when it is believed without asking. */
   readonly until: number;
 }
 
@@ -27,8 +31,9 @@ export class ApiKeys {
   }
 
   /**
-   * Whose key this is. A revoked key is refused within `intervals.apiKeyCache` by every replica.
-   * @throws WrennError `unauthorized` (401)
+   * Whose key this is. A revoked key is refused within `intervals.apiKeyCache` by every replica. While the database is
+   * away, nothing can be revoked either: keys used shortly before go on being accepted for a while.
+   * @throws WrennError `unauthorized` (401), `database_unavailable`
    */
   async verify(key: string): Promise<ApiKeyOwner> {
     const secret = apiKeySecret(key);
@@ -36,15 +41,24 @@ export class ApiKeys {
       throw new WrennError("unauthorized", { message: "That is not an API key: expected wrn_ and 40 hex digits." });
     }
     const remembered = this.#remembered.get(secret);
-    if (remembered !== undefined && remembered.until > performance.now()) return remembered.owner;
-    const owner = await rows.findApiKey(this.#store, hashOf(secret));
-    if (owner === null) {
-      this.#remembered.delete(secret);
-      throw new WrennError("unauthorized", { message: "The API key is unknown or revoked." });
+    const now = performance.now();
+    if (remembered !== undefined && remembered.until > now) return remembered.owner;
+    const until = now + intervals.apiKeyCache;
+    try {
+      const owner = await rows.findApiKey(this.#store, hashOf(secret));
+      if (owner === null) {
+        this.#remembered.delete(secret);
+        throw new WrennError("unauthorized", { message: "The API key is unknown or revoked." });
+      }
+      this.#remember(secret, { owner, confirmed: now, until });
+      this.#touch(owner.keyId);
+      return owner;
+    } catch (error) {
+      const believed = remembered !== undefined && now - remembered.confirmed < intervals.withoutDatabase;
+      if (!believed || !isDatabaseAway(error)) throw error;
+      this.#remember(secret, { ...remembered, until });
+      return remembered.owner;
     }
-    this.#remember(secret, owner);
-    this.#touch(owner.keyId);
-    return owner;
   }
 
   /** The owner of a valid key, else null. */
@@ -66,9 +80,9 @@ export class ApiKeys {
     for (const [secret, { owner }] of this.#remembered) if (owner.keyId === id) this.#remembered.delete(secret);
   }
 
-  #remember(secret: string, owner: ApiKeyOwner): void {
+  #remember(secret: string, remembered: Remembered): void {
     if (this.#remembered.size >= maxRemembered) this.#remembered.clear();
-    this.#remembered.set(secret, { owner, until: performance.now() + intervals.apiKeyCache });
+    this.#remembered.set(secret, remembered);
   }
 
   /** Not awaited by the request: that a key was used is a courtesy, not a condition. */

@@ -1,6 +1,7 @@
 /** Where each sandbox is and whether it may be reached, remembered briefly: the data plane asks for every request. */
 import { intervals } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
+import { isDatabaseAway } from "../store/database.ts";
 import type { Store } from "../store/database.ts";
 import { findSandboxTarget } from "../store/sandboxes.ts";
 import type { SandboxTarget } from "../store/sandboxes.ts";
@@ -9,6 +10,9 @@ const maxRemembered = 10_000;
 
 interface Remembered {
   readonly target: SandboxTarget;
+  /** When the database last said so. */
+  readonly confirmed: number;
+  /** Until when it is believed without asking. */
   readonly until: number;
 }
 
@@ -16,7 +20,7 @@ export class SandboxTargets {
   readonly #store: Store;
   readonly #remembered = new Map<SandboxId, Remembered>();
   /** Requests that miss together ask once. */
-  readonly #asking = new Map<SandboxId, Promise<SandboxTarget | null>>();
+  readonly #asking = new Map<SandboxId, Promise<Remembered | null>>();
 
   constructor(store: Store) {
     this.#store = store;
@@ -28,12 +32,15 @@ export class SandboxTargets {
     return remembered !== undefined && remembered.until > performance.now() ? remembered.target : undefined;
   }
 
-  /** Null when there is no such sandbox. */
+  /**
+   * Null when there is no such sandbox. While the database is away, what was known shortly before is believed on: a host
+   * agent refuses by itself what it no longer has, and users of running sandboxes need not notice.
+   */
   async find(id: SandboxId): Promise<SandboxTarget | null> {
     const known = this.peek(id);
     if (known !== undefined) return known;
     const answer = this.#asking.get(id);
-    if (answer !== undefined) return answer;
+    if (answer !== undefined) return (await answer)?.target ?? null;
     return this.#ask(id);
   }
 
@@ -45,15 +52,28 @@ export class SandboxTargets {
   }
 
   async #ask(id: SandboxId): Promise<SandboxTarget | null> {
-    const until = performance.now() + intervals.sandboxTargetCache;
-    const answer = findSandboxTarget(this.#store, id);
+    const answer = this.#look(id);
     this.#asking.set(id, answer);
     try {
-      const target = await answer;
-      if (target !== null && this.#asking.get(id) === answer) this.#remember(id, { target, until });
-      return target;
+      const found = await answer;
+      if (found !== null && this.#asking.get(id) === answer) this.#remember(id, found);
+      return found?.target ?? null;
     } finally {
       if (this.#asking.get(id) === answer) this.#asking.delete(id);
+    }
+  }
+
+  async #look(id: SandboxId): Promise<Remembered | null> {
+    const now = performance.now();
+    const until = now + intervals.sandboxTargetCache;
+    try {
+      const target = await findSandboxTarget(this.#store, id);
+      return target === null ? null : { target, confirmed: now, until };
+    } catch (error) {
+      const known = this.#remembered.get(id);
+      if (known === undefined || !isDatabaseAway(error) || now - known.confirmed > intervals.withoutDatabase)
+        throw error;
+      return { ...known, until };
     }
   }
 

@@ -54,6 +54,10 @@ export function asDatabaseError(error: unknown): unknown {
   return new WrennError("database_unavailable", { cause: error });
 }
 
+export function isDatabaseAway(error: unknown): boolean {
+  return error instanceof WrennError && error.code === "database_unavailable";
+}
+
 /** SQLSTATE classes: 08 connection, 53 resources, 57 operator (57014 is a cancelled statement, such as one too slow). */
 function isServerGoing(sqlState: string): boolean {
   return sqlState.startsWith("08") || sqlState.startsWith("53") || sqlState.startsWith("57");

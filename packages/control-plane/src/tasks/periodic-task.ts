@@ -13,7 +13,8 @@ export interface PeriodicTaskOptions {
 
 export class PeriodicTask {
   readonly #options: PeriodicTaskOptions;
-  readonly #stopping = new AbortController();
+  #isStopping = false;
+  #current: AbortController | undefined;
   #wake: () => void = () => undefined;
   #nudged = false;
   #loop: Promise<void> | undefined;
@@ -34,13 +35,14 @@ export class PeriodicTask {
 
   /** Aborts the round under way and waits until it has ended, or been given up. */
   async stop(): Promise<void> {
-    this.#stopping.abort();
+    this.#isStopping = true;
+    this.#current?.abort();
     this.#wake();
     await this.#loop;
   }
 
   async #run(): Promise<void> {
-    while (!this.#stopping.signal.aborted) {
+    while (!this.#isStopping) {
       this.#nudged = false;
       await this.#round();
       await this.#rest();
@@ -50,7 +52,8 @@ export class PeriodicTask {
   async #round(): Promise<void> {
     const { name, deadlineMs, log } = this.#options;
     const round = new AbortController();
-    const signal = AbortSignal.any([round.signal, this.#stopping.signal]);
+    const { signal } = round;
+    this.#current = round;
     const deadline = delay(deadlineMs, "late" as const, { signal }).catch(() => "stopped" as const);
     try {
       const work = this.#options.run(signal).then(() => "done" as const);
@@ -60,7 +63,7 @@ export class PeriodicTask {
       if (outcome === "late")
         log.error({ task: name, deadlineMs }, "a round of background work was stuck and given up");
     } catch (error) {
-      if (!this.#stopping.signal.aborted) log.error({ task: name, err: error }, "a round of background work failed");
+      if (!this.#isStopping) log.error({ task: name, err: error }, "a round of background work failed");
     } finally {
       round.abort();
     }
@@ -69,8 +72,8 @@ export class PeriodicTask {
   /** A tenth of the interval passes in any case, so that a storm of nudges is not a storm of rounds. */
   async #rest(): Promise<void> {
     const { intervalMs } = this.#options;
-    await this.#sleep(intervalMs / 10, () => this.#stopping.signal.aborted);
-    await this.#sleep((intervalMs * 9) / 10, () => this.#nudged || this.#stopping.signal.aborted);
+    await this.#sleep(intervalMs / 10, () => this.#isStopping);
+    await this.#sleep((intervalMs * 9) / 10, () => this.#nudged || this.#isStopping);
   }
 
   async #sleep(milliseconds: number, cutShort: () => boolean): Promise<void> {
