@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { sandboxLimits } from "@wrenn/contract";
 import { describe, expect, it } from "vitest";
 import { useServer } from "./harness/use-server.ts";
 
@@ -153,6 +154,35 @@ describe("rm", () => {
         { id: "tpl-nonsense", error: { code: "invalid_id" } },
       ],
     });
+  });
+});
+
+describe("the API", () => {
+  it("refuses names that could be paths, and templates that are not there", async () => {
+    const { sandboxes } = await server().client();
+    for (const template of ["../minimal", "a/b", "", ".hidden", "x".repeat(65)]) {
+      await expect(sandboxes.create({ template })).rejects.toMatchObject({ code: "invalid_request" });
+    }
+    await expect(sandboxes.create({ template: "no-such-template" })).rejects.toMatchObject({
+      code: "template_not_found",
+    });
+  });
+
+  it("refuses sizes outside the limits, on either side", async () => {
+    const { sandboxes } = await server().client();
+    const { vcpus, memoryMib, diskMib } = sandboxLimits;
+    const refused = [
+      { vcpus: vcpus.min - 1 },
+      { vcpus: vcpus.max + 1 },
+      { memoryMib: memoryMib.min - 1 },
+      { memoryMib: memoryMib.max + 1 },
+      { diskMib: diskMib.min - 1 },
+      { diskMib: diskMib.max + 1 },
+    ];
+    for (const sizes of refused) {
+      await expect(sandboxes.create(sizes)).rejects.toMatchObject({ code: "invalid_request" });
+    }
+    expect(await server().sandboxIds()).toEqual([]);
   });
 });
 

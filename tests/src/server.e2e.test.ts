@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { rm } from "node:fs/promises";
-import { pollUntil } from "@wrenn/system";
+import { cliEntry } from "@wrenn/cli";
+import { pollUntil, runUnchecked } from "@wrenn/system";
 import { afterEach, describe, expect, it } from "vitest";
 import { leftoversOf } from "./harness/leftovers.ts";
 import { TestServer } from "./harness/test-server.ts";
@@ -79,6 +80,23 @@ describe("up", () => {
     expect(await leftoversOf(server.layout.root)).toEqual([]);
   });
 
+  it("says that it must be root when it is not", async () => {
+    const server = await prepare();
+    // A copy of Wrenn in a folder that is closed to others says nothing to them at all.
+    const { stdout } = await runUnchecked("setpriv", [
+      ...[
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "env",
+        `WRENN_DIR=${server.layout.root}`,
+        "WRENN_SETUP=never",
+      ],
+      ...["sh", "-c", 'test -r "$1" || { echo closed; exit; }; exec "$0" "$1" up 2>&1', process.execPath, cliEntry],
+    ]);
+    expect(stdout).toMatch(/\(root_required\)|^closed$/m);
+  });
+
   it("after kill -9 of the supervisor adopts what it left, sandboxes included", async () => {
     const server = await prepare();
     await server.cli(["up", "--detach"]);
@@ -103,6 +121,15 @@ describe("up", () => {
     expect(await server.cli(["up", "--detach"])).toMatchObject({ exitCode: 0 });
     const command = await sandbox.commands.start("true");
     expect((await command.wait()).exitCode).toBe(0);
+  });
+});
+
+describe("doctor", () => {
+  it("finds everything in place on a machine that runs sandboxes", async () => {
+    const server = await prepare();
+    const result = await server.cli(["doctor", "--json"]);
+    expect(json(result.stdout)).toMatchObject({ ok: true });
+    expect(result.exitCode).toBe(0);
   });
 });
 

@@ -1,6 +1,9 @@
 /** What the command line says of itself: on standard error, so that standard output is the command's or the result's alone. */
 import { asWrennError, describeError, type ErrorBody } from "@wrenn/contract";
 
+/** A panic with its call trace is longer; --json has all there is. */
+const consoleLines = 12;
+
 export function say(message: string): void {
   process.stderr.write(`${message}\n`);
 }
@@ -18,9 +21,17 @@ export function reportError(thrown: unknown, options: { json: boolean }): void {
     // An internal error's message says nothing; its cause does, and whoever sees this runs the machine.
     const message = error.code === "internal" && error.cause instanceof Error ? error.cause.message : error.message;
     say(`wrenn: ${message}\n       ${error.suggestion} (${error.code})`);
+    sayConsoleTail(error.details?.["console_tail"]);
   }
   if (process.env["WRENN_DEBUG"] !== undefined) {
     say(describeError(thrown));
     if (thrown instanceof Error && thrown.stack !== undefined) say(thrown.stack);
   }
+}
+
+/** The last lines of a guest's console, where an error carries them. */
+function sayConsoleTail(tail: unknown): void {
+  if (typeof tail !== "string" || tail.trim() === "") return;
+  const lines = tail.trim().split("\n").slice(-consoleLines);
+  say(`       The guest's console ends with:\n${lines.map((line) => `       | ${line}`).join("\n")}`);
 }
