@@ -2,7 +2,8 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename } from "node:fs/promises";
 import path from "node:path";
-import { isMissingFile, run, syncDirectory, type Layout } from "@wrenn/system";
+import { WrennError } from "@wrenn/contract";
+import { isMissingFile, pollUntil, run, runUnchecked, syncDirectory, type Layout } from "@wrenn/system";
 import { scratchPrefix } from "./paths.ts";
 
 export interface BuildOptions {
@@ -14,6 +15,8 @@ export interface BuildOptions {
 
 /** Milliseconds. Downloads and unpacking on a slow line and disk; a build that takes longer hangs. */
 export const buildTimeoutMs = 900_000;
+
+const removalTimeoutMs = 10_000;
 
 /** A short name for what a recipe or its inputs are: the same inputs have the same name. */
 export function contentName(inputs: unknown): string {
@@ -59,7 +62,21 @@ export async function removeTree(directory: string): Promise<void> {
   const mounts = mountPoints(await readFile("/proc/self/mountinfo", "utf8"));
   const inside = mounts.filter((point) => point === directory || point.startsWith(`${directory}/`));
   for (const point of inside.toReversed()) await run("umount", ["--lazy", point]);
-  await run("rm", ["-rf", "--one-file-system", "--", directory], { timeoutMs: buildTimeoutMs });
+  let words = "";
+  // The tools of a build that was killed end a moment later, and until then may put new files where others are removed.
+  const removed = await pollUntil(
+    async () => {
+      const { exitCode, stderr } = await runUnchecked("rm", ["-rf", "--one-file-system", "--", directory], {
+        timeoutMs: buildTimeoutMs,
+      });
+      words = stderr.trim();
+      return exitCode === 0 ? true : null;
+    },
+    { timeoutMs: removalTimeoutMs, intervalMs: 200 },
+  );
+  if (removed === null) {
+    throw new WrennError("subprocess_failed", { message: `${directory} could not be removed: ${words}` });
+  }
 }
 
 /** Puts a finished directory in its place, in one step and for good. */

@@ -17,19 +17,8 @@ import { imagePaths, kernelPaths, scratchPrefix, type KernelPaths } from "./path
 /** Raised when what is made of the same package changes, so that machines make it again. */
 const recipeVersion = 2;
 
-/**
- * What a guest needs before its root filesystem is there; everything they depend on comes along. `crc32c_generic` is what
- * ext4 asks the crypto layer for at mount time, which in an initramfs has nobody to load it.
- */
-export const guestModules = [
-  "virtio_mmio",
-  "virtio_blk",
-  "virtio_net",
-  "virtio_rng",
-  "crc32c_generic",
-  "ext4",
-  "af_packet",
-] as const;
+/** What a guest needs before its root filesystem is there, and raw sockets; everything they depend on comes along. */
+export const guestModules = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "af_packet"] as const;
 
 const kernelManifestSchema = z.object({
   /** As `uname -r` says it in the guest. */

@@ -137,8 +137,11 @@ async function bootstrapTree(options: BuildOptions, distribution: Distribution, 
   const hostConfiguration = path.join(path.dirname(tree), "apt.conf");
   await writeFile(hostConfiguration, await hostAcquireConfiguration(), { mode: 0o600 });
   await run(
-    "mmdebstrap",
+    "setpriv",
     [
+      // Ends with this process, even if that is killed; mmdebstrap then ends what it has started.
+      "--pdeathsig=TERM",
+      "mmdebstrap",
       "--variant=minbase",
       `--include=${packages.join(",")}`,
       ...dpkgOptions.map((option) => `--dpkgopt=${option}`),
