@@ -23,11 +23,26 @@ export interface Forwarding {
   readonly onFailure: (error: WrennError) => void;
 }
 
+/**
+ * Bodies up to this size are sent in one piece with the head: most calls of the guest agent are. A stream for each costs more than
+ * all the rest of forwarding, and a head that comes alone wakes an emulated guest twice.
+ */
+const wholeBodyBytes = 65_536;
+
 /** Sends the request. Everything that happens afterwards happens through the response or `onFailure`. */
-export function forward(forwarding: Forwarding, attempt = 1): void {
+export function forward(forwarding: Forwarding): void {
+  const { request, upgrade } = forwarding;
+  if (!hasBody(request) || upgrade !== undefined) dispatch(forwarding, null);
+  else if (isSmall(request)) {
+    readWhole(request, (body) => {
+      if (!forwarding.response.destroyed) dispatch(forwarding, body);
+    });
+  } else dispatch(forwarding, bodyOf(request));
+}
+
+function dispatch(forwarding: Forwarding, body: Readable | Buffer | null, attempt = 1): void {
   const { request, headers, tunnels, upgrade } = forwarding;
   const pooled = tunnels();
-  const body = hasBody(request) && upgrade === undefined ? bodyOf(request) : null;
   const options: Dispatcher.DispatchOptions = {
     path: request.url ?? "/",
     method: request.method ?? "GET",
@@ -116,7 +131,7 @@ class ForwardHandler implements Dispatcher.DispatchHandler {
     }
     const repeatable = (request.method === "GET" || request.method === "HEAD") && !hasBody(request);
     if (this.#attempt === 1 && repeatable && brokeOff(error)) {
-      forward(this.#forwarding, this.#attempt + 1);
+      dispatch(this.#forwarding, null, this.#attempt + 1);
       return;
     }
     onFailure(asForwardingError(error));
@@ -135,6 +150,21 @@ class ForwardHandler implements Dispatcher.DispatchHandler {
 /** HTTP/1.1 marks a message that has a body by one of these two. */
 function hasBody({ headers }: http.IncomingMessage): boolean {
   return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
+}
+
+/** Whether the whole body has been announced and is small. */
+function isSmall({ headers }: http.IncomingMessage): boolean {
+  return headers["transfer-encoding"] === undefined && Number(headers["content-length"]) <= wholeBodyBytes;
+}
+
+/** A sender that goes away before it has sent everything is noticed by its response's end; nothing is sent then. */
+function readWhole(request: http.IncomingMessage, then: (body: Buffer) => void): void {
+  const chunks: Buffer[] = [];
+  request.on("data", (chunk: Buffer) => chunks.push(chunk));
+  request.once("end", () => {
+    const [first] = chunks;
+    then(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks));
+  });
 }
 
 /** undici destroys the stream it sends when the guest answers early; the caller's connection must outlive that. */
