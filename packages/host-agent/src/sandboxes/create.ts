@@ -1,7 +1,6 @@
 /** Creates a sandbox: room, slot, journal, disk, cgroup, engine, guest. Each step has its undo beside it. */
 import { chmod, chown, mkdir } from "node:fs/promises";
 import {
-  deadlines,
   engineMemoryOverheadMib,
   type SandboxId,
   sandboxLimits,
@@ -10,15 +9,15 @@ import {
   WrennError,
 } from "@wrenn/contract";
 import { hasErrno, runSteps, type Step, type StepTiming, syncDirectory } from "@wrenn/system";
-import { withSignals, withTimeLimit } from "../abort.ts";
 import { findBootFiles, findTemplate } from "../disks/boot-files.ts";
 import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
 import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
-import type { Engine, VirtualMachine, VmEnd } from "../engines/engine.ts";
+import type { Engine, VirtualMachine } from "../engines/engine.ts";
 import type { Slot } from "../network/slot-pool.ts";
+import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
 import type { Holdings, SandboxContext } from "./context.ts";
 import { endEngine, releaseSlot, removeDirectory, removeDisk } from "./free.ts";
-import { initialiseGuest, waitForGuest } from "./guest-client.ts";
+import { initialiseGuest } from "./guest-client.ts";
 import { type Journal, type RunningJournal, type SandboxFacts, writeJournal } from "./journal.ts";
 
 export interface CreateRequest {
@@ -42,9 +41,6 @@ export interface CreationProgress {
 
 /** Threads of QEMU besides one per vCPU: its main loop, and up to 64 workers for disk requests. */
 const engineThreads = 96;
-
-/** An emulated boot hangs once in many, and a second attempt succeeds. */
-const bootAttempts = 2;
 
 /** The facts of a sandbox that is about to be created. */
 export function factsOfRequest(request: CreateRequest, engine: Engine): SandboxFacts {
@@ -163,7 +159,7 @@ export async function createSandbox(
             },
             signal,
           );
-          await awaitBoot(vm(), slot(), signal);
+          await awaitBoot(vm(), slot().address, signal);
         }),
       undo: () => endEngine(holdings),
     },
@@ -234,67 +230,6 @@ function cgroupLimits(request: CreateRequest): CgroupLimits {
 async function openToEngine(directory: string, uid: number): Promise<void> {
   await chown(directory, 0, uid);
   await chmod(directory, 0o1770);
-}
-
-async function bootWithRetry(signal: AbortSignal, boot: (attempt: number) => Promise<void>): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await boot(attempt);
-      return;
-    } catch (error) {
-      signal.throwIfAborted();
-      const timedOut = error instanceof WrennError && error.code === "guest_boot_timeout";
-      if (!timedOut || attempt === bootAttempts) throw error;
-    }
-  }
-}
-
-/** @throws WrennError `guest_boot_timeout`, or of the VM's end */
-async function awaitBoot(vm: VirtualMachine, slot: Slot, signal: AbortSignal): Promise<void> {
-  const late = new WrennError("guest_boot_timeout", {
-    message: `The guest did not answer within ${deadlines.guestBoot / 1_000} s of its start.`,
-  });
-  const wait = (alive: AbortSignal): Promise<void> => waitForGuest(slot.address, alive);
-  try {
-    await withTimeLimit(
-      deadlines.guestBoot,
-      () => late,
-      [signal],
-      (limited) => whileAlive(vm, limited, wait),
-    );
-  } catch (error) {
-    if (error !== late) throw error;
-    const details = { console_tail: await vm.consoleTail() };
-    throw new WrennError("guest_boot_timeout", { message: late.message, details });
-  }
-}
-
-/**
- * Does work that needs a living guest, and ends it at once when the VM ends.
- * @throws WrennError of the VM's end
- */
-async function whileAlive(
-  vm: VirtualMachine,
-  signal: AbortSignal,
-  work: (alive: AbortSignal) => Promise<void>,
-): Promise<void> {
-  const ended = new AbortController();
-  const watch = async (): Promise<void> => {
-    ended.abort(deathError(await vm.ended));
-  };
-  void watch();
-  await withSignals([signal, ended.signal], async (alive) => {
-    try {
-      await work(alive);
-    } catch (error) {
-      alive.throwIfAborted();
-      throw error;
-    }
-  });
-}
-
-export function deathError(end: VmEnd): WrennError {
-  return new WrennError(end.code, { message: end.message, details: { console_tail: end.consoleTail } });
 }
 
 /** The step, not begun once the creation has been aborted, and with its time noted when it is done. */

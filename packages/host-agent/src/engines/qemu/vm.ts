@@ -17,8 +17,8 @@ const endedStatuses: ReadonlySet<string> = new Set(["shutdown", "guest-panicked"
 /** How often the console is emptied into its file, so that the last words of an engine that is killed are not lost. */
 const drainIntervalMs = 2_000;
 
-/** How long the last of the console is waited for before a kill. */
-const lastWordsMs = 500;
+/** How long an engine that hangs is waited for to give out the last of the console. */
+const lastWordsMs = 1_000;
 
 /** How often an adopted engine's process, whose exit the kernel tells only its parent, is looked at. */
 const aliveIntervalMs = 1_000;
@@ -31,7 +31,7 @@ export class QemuVm implements VirtualMachine {
   readonly #console: ConsoleLog;
   readonly #timers: NodeJS.Timeout[] = [];
   #qmp: QmpClient | null = null;
-  #draining: Promise<void> = Promise.resolve();
+  #draining: Promise<void> | null = null;
   /** Set when the end is known, or wanted: nothing is reported after it. */
   #over = false;
 
@@ -66,12 +66,12 @@ export class QemuVm implements VirtualMachine {
   }
 
   async consoleTail(): Promise<string> {
-    await this.#drain();
+    await this.#drainFully();
     return this.#console.tail();
   }
 
   async kill(): Promise<void> {
-    await Promise.race([this.#drain(), delay(lastWordsMs, undefined, { ref: false })]);
+    await this.#drainFully();
     this.#stopWatching();
     await signalProcess(this.identity, "SIGKILL");
     if (!(await waitForExit(this.identity, deadlines.engineQuit))) {
@@ -82,7 +82,7 @@ export class QemuVm implements VirtualMachine {
   }
 
   async detach(): Promise<void> {
-    await this.#drain();
+    await this.#drainFully();
     this.#stopWatching();
   }
 
@@ -189,21 +189,31 @@ export class QemuVm implements VirtualMachine {
 
   /** Moves what the guest has printed into its file. One at a time: reading takes it out of the ring. */
   async #drain(): Promise<void> {
-    const before = this.#draining;
-    const drain = async (): Promise<void> => {
-      await before;
-      if (this.#over || this.#qmp === null) return;
-      try {
-        const args = { device: consoleChardev, size: consoleRingBytes, format: "base64" };
-        const encoded = z.string().parse(await this.#qmp.execute("ringbuf-read", args));
-        await this.#console.append(Buffer.from(encoded, "base64"));
-        await boundLog(this.#files.engineLog);
-      } catch {
-        // The console is a courtesy: a full disk or a dying engine must not stop the watch over the VM.
-      }
-    };
-    this.#draining = drain();
+    if (this.#over || this.#qmp === null) return;
+    this.#draining ??= this.#drainOnce(this.#qmp);
     await this.#draining;
+  }
+
+  /** What was printed until now, unless QEMU takes too long to say it. */
+  async #drainFully(): Promise<void> {
+    const drain = async (): Promise<void> => {
+      await this.#draining;
+      await this.#drain();
+    };
+    await Promise.race([drain(), delay(lastWordsMs, undefined, { ref: false })]);
+  }
+
+  async #drainOnce(qmp: QmpClient): Promise<void> {
+    try {
+      const args = { device: consoleChardev, size: consoleRingBytes, format: "base64" };
+      const encoded = z.string().parse(await qmp.execute("ringbuf-read", args));
+      await this.#console.append(Buffer.from(encoded, "base64"));
+      await boundLog(this.#files.engineLog);
+    } catch {
+      // The console is a courtesy: a full disk or a dying engine must not stop the watch over the VM.
+    } finally {
+      this.#draining = null;
+    }
   }
 }
 
