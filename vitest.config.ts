@@ -12,8 +12,8 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["packages/*/src/**/*.test.ts", "images/src/**/*.test.ts", "bench/src/**/*.test.ts"],
-          exclude: [...exclude, "**/*.machine.test.ts"],
+          include: ["{packages/*,images,bench,tests}/src/**/*.test.ts"],
+          exclude: [...exclude, "**/*.machine.test.ts", "**/*.e2e.test.ts"],
         },
       },
       {
