@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { WrennError } from "@wrenn/contract";
 import { isAlive, type Layout, pollUntil, wrennLayout } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -78,6 +79,20 @@ describe("a part of the server", () => {
     await alive;
     await part.stop();
     expect(await readPartRecord(layout, "host-agent")).toBeNull();
+  });
+
+  it("that keeps dying is started again after growing pauses", async () => {
+    const part = partOf("echo ready; sleep 0.1");
+    await part.ensureStarted();
+    const stop = new AbortController();
+    const alive = part.keepAlive(stop.signal);
+    await delay(4_000);
+    stop.abort();
+    await alive;
+    const starts = (await readFile(layout.log("host-agent"), "utf8")).match(/ready/g)?.length ?? 0;
+    // Without pauses it would be about ten.
+    expect(starts).toBeGreaterThanOrEqual(3);
+    expect(starts).toBeLessThanOrEqual(6);
   });
 
   it("that names its error in its last words fails with that error, at once", async () => {

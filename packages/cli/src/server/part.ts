@@ -104,26 +104,30 @@ export class Part {
     }
   }
 
-  /** Restarts the part whenever it dies, until aborted. */
+  /**
+   * Restarts the part whenever it dies, until aborted: at once when it had been well for a while, after growing pauses when it
+   * keeps dying.
+   */
   async keepAlive(signal: AbortSignal): Promise<void> {
-    let backOffMs = firstBackOffMs;
+    let pauseMs = 0;
     let aliveSince = performance.now();
     while (!signal.aborted) {
       if (this.#identity !== null && (await isAlive(this.#identity))) {
-        if (performance.now() - aliveSince > recoveredAfterMs) backOffMs = firstBackOffMs;
+        if (performance.now() - aliveSince > recoveredAfterMs) pauseMs = 0;
         await pause(watchPollMs, signal);
         continue;
       }
       this.#report(`${this.name} has ended; starting it again`);
+      await pause(pauseMs, signal);
+      pauseMs = Math.min(Math.max(pauseMs * 2, firstBackOffMs), longestBackOffMs);
+      if (signal.aborted) return;
       try {
-        await this.#start();
+        await this.#start(signal);
         aliveSince = performance.now();
         this.#report(`${this.name} is back`);
       } catch (error) {
         this.#report(`${this.name} did not start: ${error instanceof Error ? error.message : String(error)}`);
-        await pause(backOffMs, signal);
       }
-      backOffMs = Math.min(backOffMs * 2, longestBackOffMs);
     }
   }
 
@@ -133,7 +137,7 @@ export class Part {
     this.#identity = null;
   }
 
-  async #start(): Promise<void> {
+  async #start(signal?: AbortSignal): Promise<void> {
     const { name, program, args, env } = this.definition;
     const logFile = this.#layout.log(name);
     await rotateLog(logFile);
@@ -148,7 +152,7 @@ export class Part {
         fingerprint: this.#fingerprint(),
         startedAt: new Date().toISOString(),
       } satisfies PartRecord);
-      if (await this.#becomesReady(identity)) return;
+      if (await this.#becomesReady(identity, signal)) return;
     }
     const alive = identity !== null && (await isAlive(identity));
     if (alive) await this.stop();
@@ -175,10 +179,11 @@ export class Part {
     });
   }
 
-  /** False when the process ends, or the deadline passes, before it is ready. */
-  async #becomesReady(identity: ProcessIdentity): Promise<boolean> {
+  /** False when the process ends, the deadline passes or the server stops before it is ready. */
+  async #becomesReady(identity: ProcessIdentity, signal?: AbortSignal): Promise<boolean> {
     const deadline = performance.now() + deadlines.serverStart;
     while (performance.now() < deadline) {
+      if (signal?.aborted === true) return false;
       if (await this.definition.isReady(identity)) return true;
       if (!(await isAlive(identity))) return false;
       await delay(readyPollMs);

@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { asWrennError, describeError, type hostAgentProto, WrennError } from "@wrenn/contract";
 import { WrennClient } from "@wrenn/sdk";
-import { identifyProcess, type Layout } from "@wrenn/system";
+import { identifyProcess, isAlive, type Layout } from "@wrenn/system";
 import { destroyAbandonedRuns } from "./abandoned-runs.ts";
 import { prepareDirectories } from "./directories.ts";
 import { HostAgentClient } from "./host-agent-client.ts";
@@ -89,7 +89,8 @@ async function startParts(
     parts.push(part);
     if ((await part.ensureStarted()) === "adopted") adopted.push(part.name);
   };
-  if ((await readPartRecord(layout, "control-plane")) === null) await assertPortFree(listenAddress());
+  const running = await readPartRecord(layout, "control-plane");
+  if (running === null || !(await isAlive(running.identity))) await assertPortFree(listenAddress());
   let databaseUrl = process.env["DATABASE_URL"];
   if (databaseUrl === undefined || databaseUrl === "") {
     const embedded = await prepareEmbeddedPostgres(layout);
