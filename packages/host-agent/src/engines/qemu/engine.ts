@@ -85,8 +85,9 @@ export class QemuEngine implements Engine {
 
   async #startFailure(engineLog: string, cause: unknown): Promise<WrennError> {
     const words = (await readEnd(engineLog, engineWordsBytes)).toString("utf8").trim();
+    const observed = cause instanceof Error ? cause.message : "it ended at once.";
     return new WrennError("engine_failed", {
-      message: `QEMU did not start: ${words === "" ? "it said nothing" : words}`,
+      message: `QEMU did not start: ${words === "" ? observed : words}`,
       ...(cause === null ? {} : { cause }),
     });
   }
