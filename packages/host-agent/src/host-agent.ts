@@ -1,7 +1,7 @@
 /** Puts a host agent together: takes over what an earlier one left, then listens. */
 import { realpath } from "node:fs/promises";
 import { deadlines, describeError } from "@wrenn/contract";
-import { wrennLayout } from "@wrenn/system";
+import { tryAll, wrennLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import type { HostAgentConfig } from "./config.ts";
 import { prepareDirectories } from "./directories.ts";
@@ -68,7 +68,10 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
       server.close();
       await sandboxes.close(deadlines.hostAgentDrain);
       server.closeAllConnections();
-      await slots.close();
+      await tryAll([
+        { name: "close the pool of slots", run: () => slots.close() },
+        { name: "remove the cgroups", run: () => cgroups.close() },
+      ]);
       lock.close();
     },
   };

@@ -111,6 +111,20 @@ export class Cgroups {
     return [...names];
   }
 
+  /** Removes this instance's own groups, unless sandboxes are still in them. */
+  async close(): Promise<void> {
+    for (const hierarchy of this.#hierarchies) {
+      for (const directory of [this.#directory(hierarchy, ""), path.join(hierarchy.mountPoint, "wrenn")]) {
+        try {
+          await rmdir(directory);
+        } catch (error) {
+          const inUse = hasErrno(error, "EBUSY") || hasErrno(error, "ENOTEMPTY");
+          if (!inUse && !isMissingFile(error)) throw error;
+        }
+      }
+    }
+  }
+
   #directory(hierarchy: CgroupHierarchy, name: string): string {
     return path.join(hierarchy.mountPoint, this.#group, name);
   }

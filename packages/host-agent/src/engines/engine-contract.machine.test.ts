@@ -42,6 +42,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await pool.close();
+  await cgroups.close();
   await rm(root, { recursive: true, force: true });
 });
 
