@@ -5,8 +5,8 @@ import { isMissingFile, writeDurably } from "@wrenn/system";
 /** At the bound, the older half is dropped. */
 const maxBytes = 1_048_576;
 
-/** What an error carries: enough for a kernel's panic with its call trace. */
-const tail = { lines: 40, bytes: 4_096 } as const;
+/** What an error carries: enough for a kernel's panic with its call trace, of which some have more than 60 lines. */
+const tail = { lines: 100, bytes: 8_192 } as const;
 
 /** CSI sequences and control characters, other than newline and tab, that have no place in an error message. */
 // oxlint-disable-next-line no-control-regex
