@@ -15,6 +15,7 @@ mod serve;
 mod server;
 mod settings;
 mod sync;
+mod timestamp;
 mod users;
 
 use std::process::ExitCode;

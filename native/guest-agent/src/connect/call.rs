@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use hyper::http::request::Parts;
@@ -10,6 +10,7 @@ use hyper::http::request::Parts;
 use super::codec::Message;
 use super::envelope::{EnvelopeReader, MAX_MESSAGE_BYTES, message_too_large};
 use super::{Code, Codec, ConnectError};
+use crate::server::body::discard;
 
 /// E2B's agent sends a keepalive after so many idle seconds unless the caller asks otherwise.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(90);
@@ -87,16 +88,25 @@ impl Call {
     }
 
     /// The message of a unary call.
-    pub(crate) async fn unary<M: Message>(self) -> Result<M, ConnectError> {
-        let codec = self.codec;
-        let body = Limited::new(self.body, MAX_MESSAGE_BYTES).collect().await.map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                message_too_large()
-            } else {
-                ConnectError::invalid_argument(format!("the request broke off: {error}"))
+    pub(crate) async fn unary<M: Message>(&mut self) -> Result<M, ConnectError> {
+        let mut message = Vec::new();
+        while let Some(bytes) = self.next_bytes().await? {
+            if message.len() + bytes.len() > MAX_MESSAGE_BYTES {
+                return Err(message_too_large());
             }
-        })?;
-        codec.decode(&body.to_bytes())
+            message.extend_from_slice(&bytes);
+        }
+        self.codec.decode(&message)
+    }
+
+    /// The one message of a stream of replies.
+    pub(crate) async fn only<M: Message>(&mut self) -> Result<M, ConnectError> {
+        let message = self.next().await?;
+        let message = message.ok_or_else(|| ConnectError::invalid_argument("the request holds no message"))?;
+        match self.next_envelope().await? {
+            None => Ok(message),
+            Some(_) => Err(ConnectError::invalid_argument("the request holds more than one message")),
+        }
     }
 
     /// The next message of a stream; nothing at its end.
@@ -104,10 +114,20 @@ impl Call {
         self.next_envelope().await?.map(|envelope| self.codec.decode(&envelope)).transpose()
     }
 
-    /// The one message of a stream of replies.
-    pub(crate) async fn only<M: Message>(&mut self) -> Result<M, ConnectError> {
-        let message = self.next().await?;
-        message.ok_or_else(|| ConnectError::invalid_argument("the request holds no message"))
+    /// What has not been read, because the request is refused.
+    pub(crate) async fn discard(&mut self) {
+        discard(&mut self.body).await;
+    }
+
+    async fn next_bytes(&mut self) -> Result<Option<Bytes>, ConnectError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame =
+                frame.map_err(|error| ConnectError::invalid_argument(format!("the request broke off: {error}")))?;
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
     }
 
     async fn next_envelope(&mut self) -> Result<Option<Bytes>, ConnectError> {
@@ -115,17 +135,10 @@ impl Call {
             if let Some(envelope) = self.envelopes.next()? {
                 return Ok(Some(envelope));
             }
-            match self.body.frame().await {
+            match self.next_bytes().await? {
+                Some(bytes) => self.envelopes.push(&bytes),
                 None if self.envelopes.is_empty() => return Ok(None),
                 None => return Err(ConnectError::invalid_argument("the last message of the request is cut short")),
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        self.envelopes.push(&bytes);
-                    }
-                }
-                Some(Err(error)) => {
-                    return Err(ConnectError::invalid_argument(format!("the request broke off: {error}")));
-                }
             }
         }
     }

@@ -1,18 +1,12 @@
 //! Request bodies, in pieces worth a trip to the disk thread.
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 use crate::server::body::HttpError;
 
 /// Small frames are gathered up to this size.
 const PIECE_BYTES: usize = 64 * 1024;
-
-/// How long a refused upload is still read: a client that is busy sending does not see the answer otherwise.
-const DISCARD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Nothing at the end of the body. An error is the client having gone.
 pub(super) async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, HttpError> {
@@ -29,9 +23,4 @@ pub(super) async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Htt
         }
     }
     Ok((!gathered.is_empty()).then(|| gathered.freeze()))
-}
-
-pub(super) async fn discard(mut body: Incoming) {
-    let all = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = timeout(DISCARD_LIMIT, all).await;
 }

@@ -7,14 +7,14 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::access::{self, Access};
-use super::body::{discard, next_piece};
+use super::body::next_piece;
 use super::encoding::{self, Coding};
 use super::intake::{Intake, Written};
 use super::multipart;
 use super::signature::Operation;
 use crate::agent::Agent;
 use crate::filesystem::metadata::{self, Metadata};
-use crate::server::body::{Body, HttpError, json};
+use crate::server::body::{Body, HttpError, discard, json};
 use crate::sync::blocking;
 
 const METADATA_PREFIX: &str = "x-metadata-";
@@ -35,7 +35,7 @@ pub(crate) async fn upload(agent: &Arc<Agent>, request: Request<Incoming>) -> Re
     match outcome {
         Ok(written) => Ok(json(StatusCode::OK, &written)),
         Err(error) => {
-            discard(body).await;
+            discard(&mut body).await;
             Err(error)
         }
     }

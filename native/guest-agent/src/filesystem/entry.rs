@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::filesystem::metadata;
 use crate::paths;
 use crate::proto::filesystem::{EntryInfo, FileType};
+use crate::timestamp::Timestamp;
 use crate::users::Names;
 
 const PERMISSION_BITS: u32 = 0o777;
@@ -74,7 +75,7 @@ pub(crate) fn describe(path: &str, names: &mut Names) -> io::Result<EntryInfo> {
         permissions: permissions(&own),
         owner: names.user(own.uid()),
         group: names.group(own.gid()),
-        modified_time: Some(pbjson_types::Timestamp {
+        modified_time: Some(Timestamp {
             seconds: own.mtime(),
             nanos: i32::try_from(own.mtime_nsec()).unwrap_or_default(),
         }),

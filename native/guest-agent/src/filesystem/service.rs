@@ -23,7 +23,12 @@ use crate::users::{Names, User};
 const NETWORK_FILE_SYSTEMS: [i64; 5] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546];
 
 /// Nothing when there is no such method.
-pub(crate) async fn call(agent: &Arc<Agent>, method: &str, framing: Framing, call: Call) -> Option<Response<Body>> {
+pub(crate) async fn call(
+    agent: &Arc<Agent>,
+    method: &str,
+    framing: Framing,
+    call: &mut Call,
+) -> Option<Response<Body>> {
     let codec = call.codec;
     Some(match (method, framing) {
         ("Stat", Framing::Unary) => reply::unary(codec, stat(agent, call).await),
@@ -79,16 +84,16 @@ fn make_error(error: MakeError) -> ConnectError {
     }
 }
 
-async fn stat(agent: &Agent, call: Call) -> Result<proto::StatResponse, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn stat(agent: &Agent, call: &mut Call) -> Result<proto::StatResponse, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::StatRequest = call.unary().await?;
     let path = caller.resolve(&request.path)?;
     let entry = on_disk(move || describe(&path)).await?;
     Ok(proto::StatResponse { entry: Some(entry) })
 }
 
-async fn make_dir(agent: &Agent, call: Call) -> Result<proto::MakeDirResponse, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn make_dir(agent: &Agent, call: &mut Call) -> Result<proto::MakeDirResponse, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::MakeDirRequest = call.unary().await?;
     let path = caller.resolve(&request.path)?;
     let entry = on_disk(move || {
@@ -109,8 +114,8 @@ async fn make_dir(agent: &Agent, call: Call) -> Result<proto::MakeDirResponse, C
     Ok(proto::MakeDirResponse { entry: Some(entry) })
 }
 
-async fn move_entry(agent: &Agent, call: Call) -> Result<proto::MoveResponse, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn move_entry(agent: &Agent, call: &mut Call) -> Result<proto::MoveResponse, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::MoveRequest = call.unary().await?;
     let source = caller.resolve(&request.source)?;
     let destination = caller.resolve(&request.destination)?;
@@ -127,8 +132,8 @@ async fn move_entry(agent: &Agent, call: Call) -> Result<proto::MoveResponse, Co
     Ok(proto::MoveResponse { entry: Some(entry) })
 }
 
-async fn list_dir(agent: &Agent, call: Call) -> Result<proto::ListDirResponse, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn list_dir(agent: &Agent, call: &mut Call) -> Result<proto::ListDirResponse, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::ListDirRequest = call.unary().await?;
     let path = caller.resolve(&request.path)?;
     // Zero is what a client that names no depth sends.
@@ -137,8 +142,8 @@ async fn list_dir(agent: &Agent, call: Call) -> Result<proto::ListDirResponse, C
     Ok(proto::ListDirResponse { entries })
 }
 
-async fn remove(agent: &Agent, call: Call) -> Result<proto::RemoveResponse, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn remove(agent: &Agent, call: &mut Call) -> Result<proto::RemoveResponse, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::RemoveRequest = call.unary().await?;
     let path = caller.resolve(&request.path)?;
     if path == "/" {
@@ -189,8 +194,8 @@ async fn watch(caller: &Caller, request: WatchRequest) -> Result<WatchEvents, Co
     WatchEvents::new(tree).map_err(|error| ConnectError::io("error watching", &error))
 }
 
-async fn watch_dir(agent: &Agent, mut call: Call) -> Result<WatchStream, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn watch_dir(agent: &Agent, call: &mut Call) -> Result<WatchStream, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::WatchDirRequest = call.only().await?;
     let proto::WatchDirRequest { path, recursive, include_entry, allow_network_mounts } = request;
     let deadline = call.timeout()?.map(|timeout| Instant::now() + timeout);
@@ -198,20 +203,20 @@ async fn watch_dir(agent: &Agent, mut call: Call) -> Result<WatchStream, Connect
     Ok(WatchStream::new(events, call.keepalive_interval(), deadline))
 }
 
-async fn create_watcher(agent: &Agent, call: Call) -> Result<proto::CreateWatcherResponse, ConnectError> {
-    let caller = Caller::of(agent, &call)?;
+async fn create_watcher(agent: &Agent, call: &mut Call) -> Result<proto::CreateWatcherResponse, ConnectError> {
+    let caller = Caller::of(agent, call)?;
     let request: proto::CreateWatcherRequest = call.unary().await?;
     let proto::CreateWatcherRequest { path, recursive, include_entry, allow_network_mounts } = request;
     let events = watch(&caller, WatchRequest { path, recursive, include_entry, allow_network_mounts }).await?;
     Ok(proto::CreateWatcherResponse { watcher_id: agent.watchers.add(events) })
 }
 
-async fn get_watcher_events(agent: &Agent, call: Call) -> Result<proto::GetWatcherEventsResponse, ConnectError> {
+async fn get_watcher_events(agent: &Agent, call: &mut Call) -> Result<proto::GetWatcherEventsResponse, ConnectError> {
     let request: proto::GetWatcherEventsRequest = call.unary().await?;
     Ok(proto::GetWatcherEventsResponse { events: agent.watchers.take_events(&request.watcher_id)? })
 }
 
-async fn remove_watcher(agent: &Agent, call: Call) -> Result<proto::RemoveWatcherResponse, ConnectError> {
+async fn remove_watcher(agent: &Agent, call: &mut Call) -> Result<proto::RemoveWatcherResponse, ConnectError> {
     let request: proto::RemoveWatcherRequest = call.unary().await?;
     agent.watchers.remove(&request.watcher_id)?;
     Ok(proto::RemoveWatcherResponse {})

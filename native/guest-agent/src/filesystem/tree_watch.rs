@@ -33,7 +33,8 @@ pub(super) struct TreeWatch {
     /// Watch descriptors and the directories they stand for, relative to the root (which is empty).
     directories: HashMap<i32, String>,
     /// Entries of new directories that were reported from looking, and may also come as events queued before that.
-    reported: HashSet<(i32, String)>,
+    /// Those of the last reading, whose events come with this one at the latest, and those of this one.
+    reported: [HashSet<(i32, String)>; 2],
     /// Set when an upload's temporary file is renamed: the cookie its new name will carry.
     upload: Option<(u32, temporary::Purpose)>,
 }
@@ -87,14 +88,14 @@ impl TreeWatch {
             root: root.to_owned(),
             options,
             directories: HashMap::new(),
-            reported: HashSet::new(),
+            reported: Default::default(),
             upload: None,
         };
         tree.watch("")?;
         if options.recursive {
             // Whatever appears from here on is seen twice rather than never.
             tree.watch_below("", &mut Vec::new());
-            tree.reported.clear();
+            tree.reported = Default::default();
         }
         Ok(tree)
     }
@@ -124,7 +125,7 @@ impl TreeWatch {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = join(relative, &name);
-            self.reported.insert((watch, name));
+            self.reported[1].insert((watch, name));
             found.push(path.clone());
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 self.watch_new_directory(&path, found);
@@ -167,10 +168,11 @@ impl TreeWatch {
                         break;
                     }
                 }
+                let [last, this] = &mut self.reported;
                 if !more {
-                    // Whatever was queued before a directory was looked at has been read by now.
-                    self.reported.clear();
+                    last.clear();
                 }
+                last.extend(this.drain());
             }
             Err(error) => {
                 batch.end = Some(WatchEnd::Failed(ConnectError::io("error reading events", &error.into())));
@@ -249,7 +251,7 @@ impl TreeWatch {
                     }
                     self.emit(path, EventType::Write, batch);
                 }
-                None if self.reported.remove(&(raw.watch, raw.name.clone())) => {}
+                None if self.was_reported(raw) => {}
                 None => self.created(path, flags.contains(ReadFlags::ISDIR), batch),
             }
         }
@@ -260,16 +262,23 @@ impl TreeWatch {
             self.emit(path, EventType::Chmod, batch);
         }
         if flags.contains(ReadFlags::DELETE) {
-            self.reported.remove(&(raw.watch, raw.name.clone()));
+            self.was_reported(raw);
             self.emit(path, EventType::Remove, batch);
         }
         if flags.contains(ReadFlags::MOVED_FROM) {
-            self.reported.remove(&(raw.watch, raw.name.clone()));
+            self.was_reported(raw);
             if flags.contains(ReadFlags::ISDIR) {
                 self.forget(path);
             }
             self.emit(path, EventType::Rename, batch);
         }
+    }
+
+    /// Whether the entry was told of already; asked once.
+    fn was_reported(&mut self, raw: &Raw) -> bool {
+        let key = (raw.watch, raw.name.clone());
+        let [last, this] = &mut self.reported;
+        last.remove(&key) | this.remove(&key)
     }
 
     fn created(&mut self, path: &str, is_directory: bool, batch: &mut Batch) {

@@ -1,12 +1,17 @@
 //! Standard input of a process, or what is typed into its terminal.
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::exit::ExitWatch;
+
+/// How long an end may take to be noticed.
+const ENDING: Duration = Duration::from_millis(100);
 
 pub(super) enum Input {
     /// The start asked for none: the process reads end of file.
@@ -42,14 +47,20 @@ pub(super) async fn write_while_running(
     bytes: &[u8],
     mut exited: ExitWatch,
 ) -> Result<(), InputError> {
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        outcome = write_all(target, bytes) => outcome.map_err(|error| match error.raw_os_error() {
-            Some(libc::EPIPE) => InputError::Closed,
-            Some(libc::EIO) => InputError::ProcessEnded,
-            _ => InputError::Failed(error.to_string()),
-        }),
-        () = exited.wait() => Err(InputError::ProcessEnded),
+        outcome = write_all(target, bytes) => outcome,
+        () = exited.wait() => return Err(InputError::ProcessEnded),
+    };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
+            // A process that ends closes its pipes a moment before it can be seen to have ended.
+            let ended = timeout(ENDING, exited.wait()).await.is_ok();
+            Err(if ended { InputError::ProcessEnded } else { InputError::Closed })
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Err(InputError::ProcessEnded),
+        Err(error) => Err(InputError::Failed(error.to_string())),
     }
 }
 

@@ -25,7 +25,12 @@ use crate::sync::lock;
 const REPLAY_HEADER: &str = "wrenn-replay-output";
 
 /// Nothing when there is no such method.
-pub(crate) async fn call(agent: &Arc<Agent>, method: &str, framing: Framing, call: Call) -> Option<Response<Body>> {
+pub(crate) async fn call(
+    agent: &Arc<Agent>,
+    method: &str,
+    framing: Framing,
+    call: &mut Call,
+) -> Option<Response<Body>> {
     let codec = call.codec;
     Some(match (method, framing) {
         ("List", Framing::Unary) => reply::unary(codec, list(agent, call).await),
@@ -46,12 +51,12 @@ pub(crate) async fn call(agent: &Arc<Agent>, method: &str, framing: Framing, cal
     })
 }
 
-async fn list(agent: &Agent, call: Call) -> Result<proto::ListResponse, ConnectError> {
+async fn list(agent: &Agent, call: &mut Call) -> Result<proto::ListResponse, ConnectError> {
     call.unary::<proto::ListRequest>().await?;
     Ok(proto::ListResponse { processes: agent.processes.list() })
 }
 
-async fn start(agent: &Agent, mut call: Call) -> Result<Events<proto::StartResponse>, ConnectError> {
+async fn start(agent: &Agent, call: &mut Call) -> Result<Events<proto::StartResponse>, ConnectError> {
     let request: proto::StartRequest = call.only().await?;
     let (user, default_directory) = agent.rpc_user(&call.parts.headers)?;
     let config = request.process.ok_or_else(|| ConnectError::invalid_argument("the request names no process"))?;
@@ -69,7 +74,7 @@ async fn start(agent: &Agent, mut call: Call) -> Result<Events<proto::StartRespo
     Ok(Events::new(&process, subscription, call.keepalive_interval(), None))
 }
 
-async fn connect(agent: &Agent, mut call: Call) -> Result<Events<proto::ConnectResponse>, ConnectError> {
+async fn connect(agent: &Agent, call: &mut Call) -> Result<Events<proto::ConnectResponse>, ConnectError> {
     let request: proto::ConnectRequest = call.only().await?;
     let process = agent.processes.find(request.process.as_ref())?;
     let subscription = process.subscribe(call.has_flag(REPLAY_HEADER));
@@ -77,7 +82,7 @@ async fn connect(agent: &Agent, mut call: Call) -> Result<Events<proto::ConnectR
     Ok(Events::new(&process, subscription, call.keepalive_interval(), deadline))
 }
 
-async fn update(agent: &Agent, call: Call) -> Result<proto::UpdateResponse, ConnectError> {
+async fn update(agent: &Agent, call: &mut Call) -> Result<proto::UpdateResponse, ConnectError> {
     let request: proto::UpdateRequest = call.unary().await?;
     let process = agent.processes.find_running(request.process.as_ref())?;
     if let Some(pty) = &request.pty {
@@ -94,14 +99,14 @@ async fn write(process: &Process, input: Option<proto::ProcessInput>) -> Result<
     }
 }
 
-async fn send_input(agent: &Agent, call: Call) -> Result<proto::SendInputResponse, ConnectError> {
+async fn send_input(agent: &Agent, call: &mut Call) -> Result<proto::SendInputResponse, ConnectError> {
     let request: proto::SendInputRequest = call.unary().await?;
     let process = agent.processes.find_running(request.process.as_ref())?;
     write(&process, request.input).await?;
     Ok(proto::SendInputResponse {})
 }
 
-async fn stream_input(agent: &Agent, mut call: Call) -> Result<proto::StreamInputResponse, ConnectError> {
+async fn stream_input(agent: &Agent, call: &mut Call) -> Result<proto::StreamInputResponse, ConnectError> {
     let mut process = None;
     while let Some(request) = call.next::<proto::StreamInputRequest>().await? {
         match (request.event, &process) {
@@ -139,14 +144,14 @@ fn signal(number: i32) -> Result<Signal, ConnectError> {
     Ok(signal)
 }
 
-async fn send_signal(agent: &Agent, call: Call) -> Result<proto::SendSignalResponse, ConnectError> {
+async fn send_signal(agent: &Agent, call: &mut Call) -> Result<proto::SendSignalResponse, ConnectError> {
     let request: proto::SendSignalRequest = call.unary().await?;
     let process = agent.processes.find_running(request.process.as_ref())?;
     process.signal(signal(request.signal)?)?;
     Ok(proto::SendSignalResponse {})
 }
 
-async fn close_stdin(agent: &Agent, call: Call) -> Result<proto::CloseStdinResponse, ConnectError> {
+async fn close_stdin(agent: &Agent, call: &mut Call) -> Result<proto::CloseStdinResponse, ConnectError> {
     let request: proto::CloseStdinRequest = call.unary().await?;
     let process = agent.processes.find_running(request.process.as_ref())?;
     process.close_stdin().await?;

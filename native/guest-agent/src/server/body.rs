@@ -1,12 +1,15 @@
 //! Response bodies and the plain JSON replies of the HTTP endpoints.
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use tokio::time::timeout;
 
 /// An error in a body breaks the connection off, so that a client never takes half a file for a whole one.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -35,6 +38,15 @@ impl HttpError {
         }
         json(self.status, &WireError { code: self.status.as_u16(), message: self.message })
     }
+}
+
+/// How long a refused request is still read: a client that is busy sending does not see the answer otherwise, and a
+/// connection whose request was not read in full cannot be used again.
+const DISCARD_LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn discard(body: &mut Incoming) {
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(DISCARD_LIMIT, all).await;
 }
 
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {

@@ -8,7 +8,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
-use super::body::{Body, HttpError, empty, json};
+use super::body::{Body, HttpError, discard, empty, json};
 use super::{Side, tunnel};
 use crate::agent::Agent;
 use crate::connect::call::{Framing, content_type};
@@ -101,18 +101,19 @@ async fn rpc(
     service: &str,
     method: &str,
     parts: Parts,
-    body: Incoming,
+    mut body: Incoming,
 ) -> Response<Body> {
     if parts.method != Method::POST {
         return method_not_allowed("POST");
     }
     let Some((codec, framing)) = content_type(&parts) else {
+        discard(&mut body).await;
         let mut response = empty(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         let accepted = "application/json, application/proto, application/connect+json, application/connect+proto";
         response.headers_mut().insert("accept-post", HeaderValue::from_static(accepted));
         return response;
     };
-    let call = Call::new(codec, parts, body);
+    let mut call = Call::new(codec, parts, body);
     let refused = if allowed {
         call.check_protocol().and_then(|()| call.timeout())
     } else {
@@ -120,12 +121,16 @@ async fn rpc(
     };
     let limit = match refused {
         Ok(limit) => limit,
-        Err(error) => return reply::error(framing, codec, &error),
+        Err(error) => {
+            call.discard().await;
+            return reply::error(framing, codec, &error);
+        }
     };
-    let answer = async {
+    let handled = &mut call;
+    let answer = async move {
         match service {
-            "process.Process" => process::call(&agent, method, framing, call).await,
-            _ => filesystem::call(&agent, method, framing, call).await,
+            "process.Process" => process::call(&agent, method, framing, handled).await,
+            _ => filesystem::call(&agent, method, framing, handled).await,
         }
     };
     // The deadline of a stream is its own affair: that of Start ends the process, not the stream.
@@ -136,6 +141,7 @@ async fn rpc(
         }),
         _ => answer.await,
     };
+    call.discard().await;
     answer.unwrap_or_else(|| {
         let message = format!("{service} has no method '{method}' of this kind");
         let mut response = reply::error(Framing::Unary, codec, &ConnectError::new(Code::Unimplemented, message));
