@@ -8,6 +8,7 @@ use hyper::header::AUTHORIZATION;
 
 use crate::connect::{Code, ConnectError};
 use crate::filesystem::watchers::Watchers;
+use crate::memory::Memory;
 use crate::metrics::CpuMeter;
 use crate::process::Processes;
 use crate::settings::Settings;
@@ -16,6 +17,7 @@ use crate::users::User;
 
 pub(crate) struct Agent {
     pub(crate) settings: Mutex<Settings>,
+    pub(crate) memory: Option<Memory>,
     pub(crate) processes: Processes,
     pub(crate) watchers: Watchers,
     pub(crate) cpu: Mutex<CpuMeter>,
@@ -33,8 +35,9 @@ pub(crate) fn basic_user(headers: &HeaderMap) -> Option<String> {
 }
 
 impl Agent {
-    pub(crate) fn new(processes: Processes) -> Self {
-        Self { settings: Mutex::default(), processes, watchers: Watchers::default(), cpu: Mutex::default() }
+    pub(crate) fn new(processes: Processes, memory: Option<Memory>) -> Self {
+        let settings = memory.as_ref().and_then(Memory::recall).unwrap_or_default();
+        Self { settings: Mutex::new(settings), memory, processes, watchers: Watchers::default(), cpu: Mutex::default() }
     }
 
     /// Who an RPC acts for, and the directory that stands in for an empty path.

@@ -93,6 +93,11 @@ pub(crate) async fn handle(agent: &Arc<Agent>, request: Request<Incoming>) -> Re
     if let Some(directory) = configuration.default_workdir.filter(|directory| !directory.is_empty()) {
         settings.default_directory = Some(directory);
     }
+    if let Some(memory) = &agent.memory {
+        memory.store(&settings).map_err(|error| {
+            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("keeping the settings: {error}"))
+        })?;
+    }
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

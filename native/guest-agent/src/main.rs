@@ -6,6 +6,7 @@ mod configure;
 mod connect;
 mod files;
 mod filesystem;
+mod memory;
 mod metrics;
 mod paths;
 mod process;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match serve::run(&options) {
+    match serve::run(&options, None) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("wrenn-guest: {error}");

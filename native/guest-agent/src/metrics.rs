@@ -72,7 +72,7 @@ fn parse_cpu(stat: &str) -> (CpuTime, usize) {
     (time, count)
 }
 
-fn meminfo_bytes(meminfo: &str, name: &str) -> u64 {
+pub(crate) fn meminfo_bytes(meminfo: &str, name: &str) -> u64 {
     let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib = value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or_default() * 1024

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::runtime::Builder;
 
 use crate::agent::Agent;
+use crate::memory::Memory;
 use crate::process::{Processes, UserCgroup};
-use crate::server::{self, Side};
+use crate::server::{self, Origin};
 
 /// Threads only wait for disks; one more than this many hung file systems would stop file calls, never the rest.
 const DISK_THREADS: usize = 32;
@@ -39,7 +40,8 @@ fn protect() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-pub(crate) fn run(options: &Options) -> io::Result<()> {
+/// `memory` is what process 1 keeps from one agent to the next.
+pub(crate) fn run(options: &Options, memory: Option<Memory>) -> io::Result<()> {
     protect();
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -47,7 +49,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         .thread_stack_size(DISK_THREAD_STACK)
         .build()?;
     runtime.block_on(async {
-        let agent = Arc::new(Agent::new(Processes::new(UserCgroup::set_up())?));
+        let agent = Arc::new(Agent::new(Processes::new(UserCgroup::set_up())?, memory));
         let explain = |port: u16| move |error: io::Error| io::Error::new(error.kind(), format!("port {port}: {error}"));
         let guest_side = match options.guest_port {
             Some(port) => Some(server::listen(None, port).map_err(explain(port))?),
@@ -56,9 +58,10 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         };
         let host_side = server::listen(Some(&options.host_interface), options.port).map_err(explain(options.port))?;
         if let Some(listener) = guest_side {
-            tokio::spawn(server::serve(agent.clone(), Side::Guest, listener));
+            tokio::spawn(server::serve(agent.clone(), Origin::Guest, listener));
         }
-        server::serve(agent, Side::Host, host_side).await;
+        let origin = if options.host_interface == "lo" { Origin::Anyone } else { Origin::Outside };
+        server::serve(agent, origin, host_side).await;
         Ok(())
     })
 }

@@ -1,11 +1,12 @@
 //! What `/init` has told this agent about its sandbox.
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::users::User;
 
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Settings {
     pub(crate) token: Option<String>,
     pub(crate) environment: BTreeMap<String, String>,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, WaitOptions};
 
 use super::{BootError, failed, power_off, warn};
+use crate::memory::Memory;
 use crate::serve::{self, Options};
 
 /// An agent that dies sooner than this is started again only after a pause.
@@ -18,9 +19,10 @@ pub(super) fn run(options: &Options) -> Result<std::convert::Infallible, BootErr
     let signals = block_signals().map_err(failed("blocking signals"))?;
     // The memory killer may take anything but this process and the agent.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let memory = Memory::create().map_err(failed("making a file in memory"))?;
     loop {
         let started = Instant::now();
-        let agent = start_agent(options, &signals).map_err(failed("starting the agent"))?;
+        let agent = start_agent(options, &memory, &signals).map_err(failed("starting the agent"))?;
         wait_for_end_of(agent, &signals);
         warn("the agent has died and is started again");
         if started.elapsed() < SHORT_LIFE {
@@ -47,7 +49,7 @@ fn set_mask(how: libc::c_int, signals: &libc::sigset_t) -> io::Result<()> {
 }
 
 /// A fork without exec: the agent is this program, already in memory.
-fn start_agent(options: &Options, signals: &libc::sigset_t) -> io::Result<Pid> {
+fn start_agent(options: &Options, memory: &Memory, signals: &libc::sigset_t) -> io::Result<Pid> {
     // SAFETY: there is one thread, so the child may do whatever a program does.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
@@ -56,7 +58,9 @@ fn start_agent(options: &Options, signals: &libc::sigset_t) -> io::Result<Pid> {
     if let Some(pid) = Pid::from_raw(pid) {
         return Ok(pid);
     }
-    let outcome = set_mask(libc::SIG_UNBLOCK, signals).and_then(|()| serve::run(options));
+    let outcome = set_mask(libc::SIG_UNBLOCK, signals)
+        .and_then(|()| memory.share())
+        .and_then(|memory| serve::run(options, Some(memory)));
     if let Err(error) = outcome {
         warn(error);
     }

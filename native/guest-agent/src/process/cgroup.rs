@@ -8,14 +8,16 @@ use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::metrics::meminfo_bytes;
 use crate::sync::lock;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
-/// Left to the agent and the kernel: this much, or that fraction, whichever is more.
-const RESERVED_BYTES: u64 = 32 * 1024 * 1024;
-const RESERVED_FRACTION: u64 = 16;
+/// Of the memory that is available before any user's process runs, left to the agent and the kernel: this much, or that
+/// fraction, whichever is more. So it is the group that runs out, not the guest.
+const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
+const RESERVED_FRACTION: u64 = 32;
 
 /// Groups emptied only after their process had ended are removed so many at a time.
 const SWEEP: usize = 8;
@@ -36,8 +38,13 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-fn first_number(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.split_whitespace().find_map(|word| word.parse().ok())
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn available_memory() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    Some(meminfo_bytes(&meminfo, "MemAvailable")).filter(|bytes| *bytes > 0)
 }
 
 impl UserCgroup {
@@ -47,21 +54,24 @@ impl UserCgroup {
             return None;
         }
         let path = Path::new(ROOT).join("user");
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
-            _ => {}
-        }
+        let existed = match fs::create_dir(&path) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(_) => return None,
+        };
         // One by one: a kernel without one of them still gives the others.
         for controller in ["+cpu", "+memory", "+pids"] {
             let _ = write(&Path::new(ROOT).join("cgroup.subtree_control"), controller);
         }
-        // MemTotal is the first line.
-        if let Some(total) = first_number("/proc/meminfo").map(|kib| kib * 1024) {
-            let limit = total.saturating_sub(RESERVED_BYTES.max(total / RESERVED_FRACTION));
-            let _ = write(&path.join("memory.max"), &limit.to_string());
-        }
-        if let Some(threads) = first_number("/proc/sys/kernel/threads-max") {
-            let _ = write(&path.join("pids.max"), &(threads - threads / RESERVED_FRACTION).to_string());
+        // An agent that takes over from one that died finds the limits set, and processes using what they allow.
+        if !existed {
+            if let Some(available) = available_memory() {
+                let limit = available.saturating_sub(RESERVED_BYTES.max(available / RESERVED_FRACTION));
+                let _ = write(&path.join("memory.max"), &limit.to_string());
+            }
+            if let Some(threads) = number("/proc/sys/kernel/threads-max") {
+                let _ = write(&path.join("pids.max"), &(threads - threads / RESERVED_FRACTION).to_string());
+            }
         }
         Some(Self { path, leftover: Mutex::default() })
     }
@@ -75,7 +85,8 @@ impl UserCgroup {
 
     /// No controller is enabled in it, so making one costs microseconds and leaves nothing charged to it behind.
     pub(super) fn create(&self, serial: u64) -> io::Result<ProcessCgroup> {
-        let path = self.path.join(format!("p{serial}"));
+        // With the agent's pid, because an agent before this one may have left groups.
+        let path = self.path.join(format!("p{}-{serial}", std::process::id()));
         fs::create_dir(&path)?;
         let directory = rustix::fs::open(&path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(ProcessCgroup { path, directory })

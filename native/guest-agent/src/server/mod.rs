@@ -5,7 +5,7 @@ mod tunnel;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +27,16 @@ use crate::agent::Agent;
 pub(crate) enum Side {
     Host,
     Guest,
+}
+
+/// What a listener's connections can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// From the host side, by where the listener is bound; but see `is_own_address`.
+    Outside,
+    Guest,
+    /// On a machine that is no guest, where everything comes from loopback: the host side.
+    Anyone,
 }
 
 /// Open connections per listener; more wait to be accepted. So the guest's own processes cannot crowd out the host.
@@ -72,18 +82,29 @@ fn tune(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepcnt(stream, 4)
 }
 
-pub(crate) async fn serve(agent: Arc<Agent>, side: Side, listener: TcpListener) {
+/// A guest's connection to its own address of the outside interface counts, for the kernel, as coming in there. Who
+/// can be bound to is one of us, whichever addresses have been added meanwhile.
+fn is_own_address(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
+pub(crate) async fn serve(agent: Arc<Agent>, origin: Origin, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors or memory: some will be given back. Other errors concern one connection.
                 eprintln!("wrenn-guest: accept: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
+        };
+        let side = match origin {
+            Origin::Guest => Side::Guest,
+            Origin::Outside if is_own_address(peer.ip()) => Side::Guest,
+            Origin::Outside | Origin::Anyone => Side::Host,
         };
         let agent = agent.clone();
         tokio::spawn(async move {
