@@ -94,8 +94,6 @@ CREATE TABLE sandboxes (
   memory_mib integer NOT NULL CHECK (memory_mib > 0),
   disk_mib integer NOT NULL CHECK (disk_mib > 0),
   metadata jsonb NOT NULL DEFAULT '{}',
-  -- Needed to start the guest's processes; never returned or logged, and emptied when the sandbox is stopped.
-  envs jsonb NOT NULL DEFAULT '{}',
   engine text,
   -- When a transitional status is looked into; null in settled ones.
   deadline_at timestamptz,

@@ -13,6 +13,7 @@ import { requestId } from "./services/request-id.ts";
 
 /** Longer than clients keep idle connections, so that they close them and never write into one that is closing. */
 const keepAliveMs = 75_000;
+const keepAliveProbeMs = 60_000;
 const idleSweepMs = 50;
 
 export class Listener {
@@ -21,6 +22,8 @@ export class Listener {
   readonly #api: RequestHandler;
   /** Requests wait for it: the port is taken first, so that a second server fails before it has done anything. */
   readonly #ready: Promise<void>;
+  /** The last response begun on each connection. */
+  readonly #answering = new WeakMap<Duplex, ServerResponse>();
   #isReady = false;
   #isClosing = false;
 
@@ -38,8 +41,11 @@ export class Listener {
         keepAliveTimeout: keepAliveMs,
         noDelay: true,
         keepAlive: true,
+        // A client that vanished without a word is found out, also behind a connection that was upgraded.
+        keepAliveInitialDelay: keepAliveProbeMs,
       },
       (request, response) => {
+        this.#answering.set(request.socket, response);
         this.#whenReady(() => {
           this.#route(request, response);
         });
@@ -47,11 +53,18 @@ export class Listener {
     );
     this.server.maxConnections = httpLimits.connections;
     this.server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      // Node has let go of the connection; nobody else listens for its errors until there is a route.
+      socket.on("error", () => socket.destroy());
       this.#whenReady(() => {
-        this.#routeUpgrade(request, socket, head);
+        if (!socket.destroyed) this.#routeUpgrade(request, socket, head);
       });
     });
-    this.server.on("clientError", answerClientError);
+    this.server.on("clientError", (error: NodeJS.ErrnoException, socket: Duplex) => {
+      // In the middle of an answer, another one would be taken for its body.
+      const response = this.#answering.get(socket);
+      if (response?.headersSent === true && !response.writableEnded) socket.destroy();
+      else answerClientError(error, socket);
+    });
   }
 
   /** @throws WrennError `port_taken` */

@@ -38,9 +38,6 @@ export class DataPlane {
   }
 
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    socket.on("error", () => {
-      socket.destroy();
-    });
     this.#upgraded.add(socket);
     socket.once("close", () => {
       this.#upgraded.delete(socket);

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
+import net from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { answerTo, RawClient } from "../testing/raw-client.ts";
 import { TestDatabase } from "../testing/test-database.ts";
@@ -161,4 +162,31 @@ test("a get on a kept connection that the guest has just closed is asked again",
 test("HEAD and answers without a body come through", async () => {
   const { response, text } = await client.send("/", { method: "HEAD" });
   expect([response.statusCode, await text()]).toEqual([200, ""]);
+});
+
+test("what is no HTTP in the middle of an answer cuts it off, and is not answered inside it", async () => {
+  const { hostname, port } = new URL(server.url);
+  const socket = net.connect(Number(port), hostname);
+  let received = "";
+  socket.setEncoding("latin1").on("data", (text: string) => (received += text));
+  socket.on("error", () => undefined);
+  socket.write(
+    `POST /stream?line HTTP/1.1\r\nHost: x\r\nX-API-Key: ${server.key}\r\nWrenn-Sandbox-Id: ${sandbox.id}\r\n` +
+      "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+  );
+  await eventually(() => expect(received).toContain("first"));
+  socket.write("no chunk\r\n");
+  await once(socket, "close");
+  expect(received).toMatch(/^HTTP\/1.1 200/);
+  expect(received).not.toContain("HTTP/1.1 400");
+});
+
+test("a small body whose sender goes away is not forwarded", async () => {
+  const request = client.start("/upload", { method: "POST", headers: { "Content-Length": "10" } });
+  request.on("error", () => undefined);
+  request.write("half");
+  await once(request, "socket");
+  request.destroy();
+  await (await client.send("/after")).text();
+  expect(server.agent.guest.seen.map(({ url }) => url)).toEqual(["/after"]);
 });

@@ -2,7 +2,7 @@
 import type http from "node:http";
 import { Readable } from "node:stream";
 import type { Duplex } from "node:stream";
-import { WrennError } from "@wrenn/contract";
+import { deadlines, WrennError } from "@wrenn/contract";
 import { errors as undiciErrors } from "undici";
 import type { Dispatcher } from "undici";
 import { headersFromGuest } from "./headers.ts";
@@ -157,10 +157,14 @@ function isSmall({ headers }: http.IncomingMessage): boolean {
   return headers["transfer-encoding"] === undefined && Number(headers["content-length"]) <= wholeBodyBytes;
 }
 
-/** A sender that goes away before it has sent everything is noticed by its response's end; nothing is sent then. */
+/** A sender that goes away before it has sent everything, or takes for ever, is not forwarded at all. */
 function readWhole(request: http.IncomingMessage, then: (body: Buffer) => void): void {
   const chunks: Buffer[] = [];
+  const late = setTimeout(() => request.destroy(), deadlines.dataPlaneIdle);
   request.on("data", (chunk: Buffer) => chunks.push(chunk));
+  request.once("close", () => {
+    clearTimeout(late);
+  });
   request.once("end", () => {
     const [first] = chunks;
     then(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks));

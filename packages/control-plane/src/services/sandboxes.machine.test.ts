@@ -44,8 +44,8 @@ test("a create answers a running sandbox, and every change of its status is one 
     "running→stopping",
     "stopping→stopped",
   ]);
-  const [row] = await server.query("SELECT envs, deadline_at FROM sandboxes WHERE id = $1", [uuid]);
-  expect(row).toEqual({ envs: {}, deadline_at: null });
+  const [row] = await server.query("SELECT deadline_at FROM sandboxes WHERE id = $1", [uuid]);
+  expect(row).toEqual({ deadline_at: null });
 });
 
 test("creates at the same time never promise more memory than the host has", async () => {

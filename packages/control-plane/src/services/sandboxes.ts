@@ -67,9 +67,9 @@ export class Sandboxes {
       memoryMib: template.memory_mib ?? ask.memory_mib,
       diskMib: diskFor(template, ask),
       metadata: ask.metadata,
-      envs: ask.envs,
       deadlineMs: deadlines.createSandbox,
     });
+    // Handed to the guest and kept nowhere else: it may hold secrets.
     const row = await this.#start(placement, template, ask.envs);
     const milliseconds = Math.round(performance.now() - started);
     this.#with.log.info({ sandboxId: row.id, teamId, milliseconds }, "sandbox created");

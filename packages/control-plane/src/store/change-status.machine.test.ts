@@ -36,7 +36,6 @@ async function startingSandbox(): Promise<SandboxRow> {
     memoryMib: 512,
     diskMib: 5120,
     metadata: {},
-    envs: {},
     deadlineMs: 60_000,
   });
   if (row === null) throw new Error("no room");

@@ -49,7 +49,6 @@ export async function changeStatus(store: Store, change: StatusChange): Promise<
           ...(change.engine === undefined ? {} : { engine: change.engine }),
           ...(change.startedAt === undefined ? {} : { started_at: change.startedAt }),
           ...(ends ? { ended_at: sql<Date>`coalesce(ended_at, now())` } : {}),
-          ...(to === "stopped" ? { envs: "{}" } : {}),
         }))
         .where("id", "=", from.id)
         .where("status", "=", from.status)

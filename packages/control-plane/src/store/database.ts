@@ -1,13 +1,12 @@
 /** The connection pool, and what its failures mean: a database that is away is `database_unavailable`, never a hang. */
 import { deadlines, WrennError } from "@wrenn/contract";
 import { Kysely, PostgresDialect, sql } from "kysely";
-import type { PostgresPool, RawBuilder, Transaction } from "kysely";
+import type { PostgresPool, RawBuilder } from "kysely";
 import pg from "pg";
 import type { Database } from "./schema.ts";
 
 /** The database or a transaction in it. */
 export type Store = Kysely<Database>;
-export type StoreTransaction = Transaction<Database>;
 
 export interface OpenDatabase {
   readonly store: Store;
@@ -61,11 +60,6 @@ export function isDatabaseAway(error: unknown): boolean {
 /** SQLSTATE classes: 08 connection, 53 resources, 57 operator (57014 is a cancelled statement, such as one too slow). */
 function isServerGoing(sqlState: string): boolean {
   return sqlState.startsWith("08") || sqlState.startsWith("53") || sqlState.startsWith("57");
-}
-
-/** Whether the database refused a row because another has the same unique value. */
-export function isUniqueViolation(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && error.code === "23505";
 }
 
 function translateFailures(pool: pg.Pool): PostgresPool {

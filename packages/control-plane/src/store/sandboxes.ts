@@ -18,7 +18,6 @@ export interface NewSandbox {
   readonly memoryMib: number;
   readonly diskMib: number;
   readonly metadata: Record<string, string>;
-  readonly envs: Record<string, string>;
   readonly deadlineMs: number;
 }
 
@@ -54,7 +53,6 @@ export async function reserveSandbox(store: Store, hostId: HostId, sandbox: NewS
         memory_mib: sandbox.memoryMib,
         disk_mib: sandbox.diskMib,
         metadata: JSON.stringify(sandbox.metadata),
-        envs: JSON.stringify(sandbox.envs),
         deadline_at: timeIn(sandbox.deadlineMs),
       })
       .returning(sandboxColumns)

@@ -68,7 +68,6 @@ interface SandboxTable {
   memory_mib: number;
   disk_mib: number;
   metadata: JSONColumnType<Record<string, string>>;
-  envs: JSONColumnType<Record<string, string>>;
   engine: Defaulted<string | null>;
   deadline_at: NullableTimestamp;
   created_at: Timestamp;
@@ -105,11 +104,9 @@ export interface Database {
 
 export type TemplateRow = Selectable<TemplateTable>;
 export type HostRow = Selectable<HostTable>;
-/** A sandbox without its environment, which leaves the database only to start a guest. */
-export type SandboxRow = Omit<Selectable<SandboxTable>, "envs">;
-export type SandboxEventRow = Selectable<SandboxEventTable>;
+export type SandboxRow = Selectable<SandboxTable>;
 
-/** Every column but the environment. */
+/** In the order of the table. */
 export const sandboxColumns = [
   "id",
   "team_id",
