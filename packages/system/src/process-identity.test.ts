@@ -1,4 +1,6 @@
+import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
+import { pollUntil } from "./poll.ts";
 import { identifyProcess, isAlive, signalProcess, waitForExit } from "./process-identity.ts";
 import { startDaemon } from "./subprocess.ts";
 
@@ -23,6 +25,23 @@ describe("process identity", () => {
     const { pid } = await startDaemon("sleep", ["60"], { logFile: "/dev/null" });
     const identity = await identityOf(pid);
     await signalProcess({ ...identity, startTime: "1" }, "SIGKILL");
+    expect(await isAlive(identity)).toBe(true);
+    await signalProcess(identity, "SIGKILL");
+    expect(await waitForExit(identity, 5_000)).toBe(true);
+  });
+
+  it("sees and kills a process whose first thread has ended while another runs on", async () => {
+    const program = `
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)`;
+    const { pid } = await startDaemon("python3", ["-c", program], { logFile: "/dev/null" });
+    const identity = await identityOf(pid);
+    const leaderEnded = await pollUntil(
+      async () => ((await readFile(`/proc/${pid}/stat`, "utf8")).includes(") Z ") ? true : null),
+      { timeoutMs: 10_000 },
+    );
+    expect(leaderEnded).toBe(true);
     expect(await isAlive(identity)).toBe(true);
     await signalProcess(identity, "SIGKILL");
     expect(await waitForExit(identity, 5_000)).toBe(true);

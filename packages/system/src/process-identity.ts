@@ -24,7 +24,7 @@ export async function readBootId(): Promise<string> {
   return bootId;
 }
 
-/** Who has this pid now, or null. A zombie counts as gone. */
+/** Who has this pid now, or null. A zombie counts as gone, unless it is only the first thread that has ended: others may run on. */
 export async function identifyProcess(pid: number): Promise<ProcessIdentity | null> {
   let stat: string;
   try {
@@ -36,8 +36,10 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | nu
   // The second field is the program's name in parentheses, which may itself contain anything.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const state = fields[0];
+  const threads = Number(fields[17]);
   const startTime = fields[19];
-  if (state === "Z" || state === "X" || startTime === undefined) return null;
+  const ended = state === "X" || (state === "Z" && threads <= 1);
+  if (ended || startTime === undefined) return null;
   return { pid, startTime, bootId: await readBootId() };
 }
 
