@@ -54,6 +54,13 @@ table inet ${plan.table} {
     drop
   }
 
+  # Root alone connects to slots: whoever else works on this host is no more entitled than a stranger. Packets without a socket are the
+  # kernel's own answers, and match no user.
+  chain output {
+    type filter hook output priority filter - 10; policy accept;
+    oifname ${slots} ct state new meta skuid != 0 drop
+  }
+
   chain forward {
     type filter hook forward priority filter - 10; policy accept;
     iifname ${slots} goto from_slot

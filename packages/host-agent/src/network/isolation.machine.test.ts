@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { networkInterfaces } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { guestNetwork } from "@wrenn/contract";
-import { pollUntil, run, tryAll } from "@wrenn/system";
+import { pollUntil, run, runUnchecked, tryAll } from "@wrenn/system";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SlotPool } from "./slot-pool.ts";
 import type { Slot } from "./slot-pool.ts";
@@ -106,6 +106,16 @@ describe("what reaches a sandbox", () => {
     await expect(once(connect(guestPort + 1, slots[0].address), "connect")).rejects.toMatchObject({
       code: "ECONNREFUSED",
     });
+  });
+
+  test("nor do the host's other users reach it", async () => {
+    const dial = `exec 3<>/dev/tcp/${slots[0].address}/${guestPort}`;
+    const asUser = async (uid: number): Promise<number> => {
+      const user = ["--reuid", String(uid), "--regid", String(uid), "--clear-groups"];
+      return (await runUnchecked("setpriv", [...user, "timeout", "2", "bash", "-c", dial])).exitCode;
+    };
+    expect(await asUser(0)).toBe(0);
+    expect(await asUser(65_534)).not.toBe(0);
   });
 
   test("nothing beyond the host reaches it, though it knows the way", async () => {
