@@ -97,9 +97,11 @@ export async function plugGuest(slot: Slot): Promise<StandIn> {
 export const forbiddenOutside = [
   "10.250.0.10",
   "100.64.250.10",
+  "168.63.129.16",
   "169.254.169.254",
   "172.16.250.10",
   "192.0.0.192",
+  "192.88.99.10",
   "192.168.250.10",
   "198.18.250.10",
 ] as const;
