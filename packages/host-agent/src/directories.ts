@@ -5,7 +5,7 @@ import { WrennError } from "@wrenn/contract";
 import { type Layout, socketPathsFit } from "@wrenn/system";
 
 /** Others may pass through a directory whose name they know, but not list it. */
-const passable = 0o711;
+export const passable = 0o711;
 
 /** @throws WrennError `setup_failed` when WRENN_DIR lies where it cannot be used */
 export async function prepareDirectories(layout: Layout): Promise<void> {

@@ -11,6 +11,7 @@ import {
   WrennError,
 } from "@wrenn/contract";
 import { isMissingFile, type Layout, readJson } from "@wrenn/system";
+import { passable } from "../directories.ts";
 import { enginesGid } from "../engines/users.ts";
 
 export interface BootFiles {
@@ -49,8 +50,17 @@ export async function findTemplate(layout: Layout, team: TeamId, template: Templ
   if (manifest === null) throw team === platformTeamId ? missing(files.manifest) : new WrennError("template_not_found");
   const rootfs = files.rootfs(manifest.rootfs);
   await assertThere(rootfs);
+  for (const directory of [path.dirname(files.directory), path.dirname(path.dirname(files.directory))]) {
+    await hideNames(directory);
+  }
   await restrictToEngines(rootfs);
   return { rootfs, diskMib: manifest.diskMib };
+}
+
+/** Which teams and templates there are is nobody's business who can only pass through. */
+async function hideNames(directory: string): Promise<void> {
+  const { mode } = await stat(directory);
+  if ((mode & 0o777) !== passable) await chmod(directory, passable);
 }
 
 async function restrictToEngines(file: string): Promise<void> {
