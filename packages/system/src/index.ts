@@ -1,3 +1,4 @@
+export * from "./abort.ts";
 export * from "./durable-file.ts";
 export * from "./keyed-lock.ts";
 export * from "./layout.ts";
