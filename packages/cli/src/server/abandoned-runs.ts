@@ -1,7 +1,8 @@
 /** Sandboxes of `wrenn run` whose command line has been killed before it could destroy them. */
 import { readlink } from "node:fs/promises";
+import { deadlines, describeError, WrennError } from "@wrenn/contract";
 import type { Sandbox, WrennClient } from "@wrenn/sdk";
-import { identifyProcess, isAlive, processIdentitySchema } from "@wrenn/system";
+import { identifyProcess, isAlive, processIdentitySchema, withTimeLimit } from "@wrenn/system";
 import { z } from "zod";
 
 /** Metadata keys of a run's sandbox: which run it is of, and which process destroys it in the end. */
@@ -27,20 +28,41 @@ export function runMetadata(run: string, owner?: RunOwner): Record<string, strin
   return { [runKey]: run, ...(owner === undefined ? {} : { [ownerKey]: JSON.stringify(owner) }) };
 }
 
-/** Destroys the sandboxes of runs whose process is gone. Returns their ids; a failure is left to the next time. */
-export async function destroyAbandonedRuns(client: WrennClient): Promise<string[]> {
-  const destroyed: string[] = [];
-  for (const sandbox of await client.sandboxes.list()) {
+/** Milliseconds. The API answers a list within a fraction of this, or says that it cannot. */
+const listTimeoutMs = 15_000;
+
+/** Destroys the sandboxes of runs whose process is gone, until aborted. What fails is left to the next time. */
+export async function destroyAbandonedRuns(
+  client: WrennClient,
+  report: (message: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const sandboxes = await withDeadline(listTimeoutMs, signal, (bounded) => client.sandboxes.list({ signal: bounded }));
+  for (const sandbox of sandboxes) {
     if (!(await isAbandoned(sandbox))) continue;
-    await sandbox.destroy();
-    destroyed.push(sandbox.id);
+    try {
+      await withDeadline(deadlines.destroySandbox, signal, (bounded) => sandbox.destroy({ signal: bounded }));
+      report(`destroyed ${sandbox.id}: the command line that ran it is gone`);
+    } catch (error) {
+      signal.throwIfAborted();
+      report(`${sandbox.id}, whose command line is gone, could not be destroyed yet: ${describeError(error)}`);
+    }
   }
-  return destroyed;
+}
+
+async function withDeadline<Value>(
+  timeoutMs: number,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<Value>,
+): Promise<Value> {
+  const late = (): Error =>
+    new WrennError("server_unreachable", { message: `The server did not answer within ${timeoutMs} ms.` });
+  return withTimeLimit(timeoutMs, late, [signal], work);
 }
 
 /** The sandbox of a run, whatever its status; null when there is none (yet). */
-export async function findSandboxOfRun(client: WrennClient, run: string): Promise<Sandbox | null> {
-  const sandboxes = await client.sandboxes.list();
+export async function findSandboxOfRun(client: WrennClient, run: string, signal: AbortSignal): Promise<Sandbox | null> {
+  const sandboxes = await client.sandboxes.list({ signal });
   return sandboxes.find((sandbox) => sandbox.info.metadata[runKey] === run) ?? null;
 }
 
