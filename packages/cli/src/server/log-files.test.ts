@@ -1,9 +1,10 @@
 import { appendFile, mkdtemp, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { pollUntil } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { endOfLog, followLog, rotateLog, tailLog } from "./log-files.ts";
+import { followLog, logSize, rotateLog, tailLog } from "./log-files.ts";
 
 let directory: string;
 let file: string;
@@ -37,7 +38,7 @@ describe("a log", () => {
     expect(await tailLog(file, 2)).toBe("");
     await writeFile(file, "one\ntwo\nthree\n");
     expect(await tailLog(file, 2)).toBe("two\nthree");
-    const position = await endOfLog(file);
+    const position = await logSize(file);
     await appendFile(file, "four\n");
     expect(await tailLog(file, 2, position)).toBe("four");
   });
@@ -55,8 +56,13 @@ describe("a log", () => {
     await until(2);
     await writeFile(file, "anew\n");
     await until(3);
+    const [before, after] = [Buffer.from("grü\n").subarray(0, 3), Buffer.from("grü\n").subarray(3)];
+    await appendFile(file, before);
+    await delay(500);
+    await appendFile(file, after);
+    await until(4);
     stop.abort();
     await following;
-    expect(lines).toEqual(["ab", "second line is longer than all", "anew"]);
+    expect(lines).toEqual(["ab", "second line is longer than all", "anew", "grü"]);
   });
 });

@@ -1,5 +1,6 @@
 /** The server's log files: kept from growing without bound, shown while they grow, quoted when something fails. */
 import { copyFile, open, stat, truncate } from "node:fs/promises";
+import { StringDecoder } from "node:string_decoder";
 import { setTimeout as delay } from "node:timers/promises";
 import { hasErrno, isMissingFile } from "@wrenn/system";
 
@@ -12,37 +13,37 @@ const followEveryMs = 200;
  * it is safe, except for the lines of the instant between copying and emptying.
  */
 export async function rotateLog(file: string): Promise<void> {
-  const size = await sizeOf(file);
+  const size = await logSize(file);
   if (size <= rotateAtBytes) return;
   await copyFile(file, `${file}.1`);
   await truncate(file, 0);
 }
 
-/** Where a log ends now: what is appended from here on is of what happens next. */
-export async function endOfLog(file: string): Promise<number> {
-  return sizeOf(file);
-}
-
 /** The last lines of a log, behind a position if one is given; an empty text when there are none. */
 export async function tailLog(file: string, lineCount: number, position = 0): Promise<string> {
   const tailBytes = 16_384;
-  const size = await sizeOf(file);
-  const text = await readFrom(file, Math.max(position, size - tailBytes));
-  return text.trimEnd().split("\n").slice(-lineCount).join("\n");
+  const size = await logSize(file);
+  const bytes = await readFrom(file, Math.max(position, size - tailBytes));
+  return bytes.toString("utf8").trimEnd().split("\n").slice(-lineCount).join("\n");
 }
 
 /** Calls back with each line appended to a log from now on, until aborted. */
 export async function followLog(file: string, onLine: (line: string) => void, signal: AbortSignal): Promise<void> {
-  let position = await sizeOf(file);
+  let position = await logSize(file);
   let partial = "";
+  // A read may end within a character.
+  let decoder = new StringDecoder("utf8");
   while (!signal.aborted) {
-    const size = await sizeOf(file);
+    const size = await logSize(file);
     // Smaller than before: it has been rotated.
-    if (size < position) position = 0;
+    if (size < position) {
+      position = 0;
+      decoder = new StringDecoder("utf8");
+    }
     if (size > position) {
-      const text = await readFrom(file, position);
-      position += Buffer.byteLength(text);
-      const lines = (partial + text).split("\n");
+      const bytes = await readFrom(file, position);
+      position += bytes.length;
+      const lines = (partial + decoder.write(bytes)).split("\n");
       partial = lines.pop() ?? "";
       for (const line of lines) onLine(line);
     }
@@ -50,7 +51,8 @@ export async function followLog(file: string, onLine: (line: string) => void, si
   }
 }
 
-async function sizeOf(file: string): Promise<number> {
+/** Bytes in a log now, which is where what happens next will be; 0 when there is none. */
+export async function logSize(file: string): Promise<number> {
   try {
     return (await stat(file)).size;
   } catch (error) {
@@ -59,19 +61,19 @@ async function sizeOf(file: string): Promise<number> {
   }
 }
 
-async function readFrom(file: string, position: number): Promise<string> {
+async function readFrom(file: string, position: number): Promise<Buffer> {
   let handle;
   try {
     handle = await open(file, "r");
   } catch (error) {
-    if (isMissingFile(error)) return "";
+    if (isMissingFile(error)) return Buffer.alloc(0);
     throw error;
   }
   try {
     const { size } = await handle.stat();
     const buffer = Buffer.alloc(Math.max(0, size - position));
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-    return buffer.subarray(0, bytesRead).toString("utf8");
+    return buffer.subarray(0, bytesRead);
   } finally {
     await handle.close();
   }

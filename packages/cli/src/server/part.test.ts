@@ -112,6 +112,16 @@ describe("a part of the server", () => {
     expect((await readFile(layout.log("host-agent"), "utf8")).match(/attempt/g)).toHaveLength(4);
   });
 
+  it("is not waited for once the server is to stop, and does not stay behind", async () => {
+    const stop = new AbortController();
+    const part = partOf("exec sleep 1000", { isReady: () => Promise.resolve(false) });
+    const starting = part.ensureStarted(stop.signal);
+    const started = await pollUntil(() => readPartRecord(layout, "host-agent"), { timeoutMs: 5_000 });
+    stop.abort();
+    await expect(starting).rejects.toMatchObject({ name: "AbortError" });
+    expect(started !== null && (await isAlive(started.identity))).toBe(false);
+  });
+
   it("may explain its exit code", async () => {
     const part = partOf("exit 3", {
       isReady: () => Promise.resolve(false),

@@ -8,7 +8,6 @@ import {
   type Layout,
   type ProcessIdentity,
   processIdentitySchema,
-  readJson,
   signalProcess,
   startDaemon,
   waitForExit,
@@ -16,7 +15,8 @@ import {
 } from "@wrenn/system";
 import { rm } from "node:fs/promises";
 import { z } from "zod";
-import { endOfLog, rotateLog, tailLog } from "./log-files.ts";
+import { logSize, rotateLog, tailLog } from "./log-files.ts";
+import { readPrivateJson } from "./private-json.ts";
 
 export type PartName = "postgres" | "host-agent" | "control-plane";
 
@@ -44,7 +44,7 @@ const partRecordSchema = z.object({
 export type PartRecord = z.infer<typeof partRecordSchema>;
 
 export async function readPartRecord(layout: Layout, name: PartName): Promise<PartRecord | null> {
-  const parsed = partRecordSchema.safeParse(await readJson(layout.processRecord(name)));
+  const parsed = partRecordSchema.safeParse(await readPrivateJson(layout.processRecord(name)));
   return parsed.success ? parsed.data : null;
 }
 
@@ -80,11 +80,14 @@ export class Part {
     return this.definition.name;
   }
 
-  /** Adopts the process of an earlier server if it is what would be started now; else ends it and starts a new one. */
-  async ensureStarted(): Promise<"adopted" | "started"> {
+  /**
+   * Adopts the process of an earlier server if it is what would be started now; else ends it and starts a new one. Rejects
+   * when the signal aborts, with nothing of the part left running.
+   */
+  async ensureStarted(signal?: AbortSignal): Promise<"adopted" | "started"> {
     const record = await readPartRecord(this.#layout, this.name);
     if (record !== null && (await isAlive(record.identity))) {
-      if (record.fingerprint === this.#fingerprint() && (await this.#becomesReady(record.identity))) {
+      if (record.fingerprint === this.#fingerprint() && (await this.#becomesReady(record.identity, signal))) {
         this.#identity = record.identity;
         return "adopted";
       }
@@ -92,14 +95,16 @@ export class Part {
     }
     let backOffMs = firstBackOffMs;
     for (let attempt = 1; ; attempt += 1) {
+      signal?.throwIfAborted();
       try {
-        await this.#start();
+        await this.#start(signal);
         return "started";
       } catch (error) {
+        signal?.throwIfAborted();
         const mayPass = error instanceof WrennError && worthAnotherStart.has(error.code);
         if (!mayPass || attempt === startAttempts) throw error;
       }
-      await delay(backOffMs);
+      await pause(backOffMs, signal);
       backOffMs *= 2;
     }
   }
@@ -141,7 +146,7 @@ export class Part {
     const { name, program, args, env } = this.definition;
     const logFile = this.#layout.log(name);
     await rotateLog(logFile);
-    const logPosition = await endOfLog(logFile);
+    const logPosition = await logSize(logFile);
     await this.definition.prepare?.();
     const { pid, exited } = await startDaemon(program, args, { env: { ...env }, logFile });
     const identity = await identifyProcess(pid);
@@ -215,6 +220,6 @@ export async function endPart(
   await rm(layout.processRecord(name), { force: true });
 }
 
-async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  await delay(milliseconds, undefined, { signal }).catch(() => undefined);
+async function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  await delay(milliseconds, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
 }

@@ -1,6 +1,7 @@
 /** What the server says of itself to other commands: who it is, and how far it has come. */
-import { readJson, isAlive, type Layout, processIdentitySchema, writeJsonDurably } from "@wrenn/system";
+import { isAlive, type Layout, processIdentitySchema, writeJsonDurably } from "@wrenn/system";
 import { z } from "zod";
+import { readPrivateJson } from "./private-json.ts";
 
 const serverRecordSchema = z.object({
   identity: processIdentitySchema,
@@ -19,7 +20,7 @@ export async function writeServerRecord(layout: Layout, record: ServerRecord): P
 
 /** The last server's record, also when it has ended. */
 export async function readServerRecord(layout: Layout): Promise<ServerRecord | null> {
-  const parsed = serverRecordSchema.safeParse(await readJson(layout.processRecord("server")));
+  const parsed = serverRecordSchema.safeParse(await readPrivateJson(layout.processRecord("server")));
   return parsed.success ? parsed.data : null;
 }
 
@@ -34,6 +35,6 @@ export const credentialsSchema = z.object({ url: z.string(), api_key: z.string()
 export type Credentials = z.infer<typeof credentialsSchema>;
 
 export async function readCredentials(layout: Layout): Promise<Credentials | null> {
-  const parsed = credentialsSchema.safeParse(await readJson(layout.credentials));
+  const parsed = credentialsSchema.safeParse(await readPrivateJson(layout.credentials));
   return parsed.success ? parsed.data : null;
 }

@@ -87,7 +87,7 @@ async function startParts(
     signal.throwIfAborted();
     const part = new Part(layout, definition, report);
     parts.push(part);
-    if ((await part.ensureStarted()) === "adopted") adopted.push(part.name);
+    if ((await part.ensureStarted(signal)) === "adopted") adopted.push(part.name);
   };
   const running = await readPartRecord(layout, "control-plane");
   if (running === null || !(await isAlive(running.identity))) await assertPortFree(listenAddress());
@@ -126,8 +126,7 @@ async function keepHouse(
       const credentials = await readCredentials(layout);
       if (credentials !== null) {
         const client = new WrennClient({ url: credentials.url, apiKey: credentials.api_key });
-        const destroyed = await destroyAbandonedRuns(client);
-        for (const id of destroyed) report(`destroyed ${id}: the command line that ran it is gone`);
+        await destroyAbandonedRuns(client, report, signal);
       }
     } catch (error) {
       // The control plane or its database is away; the next round finds what this one missed.
