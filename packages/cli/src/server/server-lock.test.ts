@@ -5,6 +5,11 @@ import { wrennLayout } from "@wrenn/system";
 import { expect, it } from "vitest";
 import { takeServerLock } from "./server-lock.ts";
 
+it("a lock that cannot be taken is not said to be another server's", async () => {
+  const layout = wrennLayout("/nonexistent");
+  await expect(takeServerLock(layout)).rejects.toMatchObject({ code: "subprocess_failed" });
+});
+
 it("one server holds the lock at a time, and the next can have it afterwards", async () => {
   const layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-lock-")));
   await mkdir(layout.run);
