@@ -69,6 +69,14 @@ it("ends a postmaster that nobody has a record of", async () => {
   expect(await pid()).not.toBe(first?.pid);
 });
 
+it("removes programs whose installation was interrupted", async () => {
+  // No process can have this pid.
+  const unfinished = path.join(layout.bin, "postgresql-1.4194305.tmp");
+  await mkdir(unfinished);
+  await start();
+  await expect(stat(unfinished)).rejects.toMatchObject({ code: "ENOENT" });
+});
+
 it("makes the cluster anew when making it was interrupted", async () => {
   await mkdir(`${layout.postgres}.new/base`, { recursive: true });
   await writeFile(`${layout.postgres}.new/PG_VERSION`, "18\n");

