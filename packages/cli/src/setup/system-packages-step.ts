@@ -1,12 +1,14 @@
 /** Installs the distribution's packages that Wrenn needs and this machine lacks. */
 import { WrennError } from "@wrenn/contract";
 import { refreshingPackageLists } from "@wrenn/images";
-import { run } from "@wrenn/system";
+import { pollUntil, run, type RunOptions, runUnchecked } from "@wrenn/system";
 import { findOnPath, missingPackages } from "./programs.ts";
 import type { SetupStep, StepProgress } from "./step.ts";
 
 /** Seconds to wait for another apt or dpkg on the machine, for instance the nightly upgrade. */
 const dpkgLockTimeoutS = 300;
+/** dpkg(1): the state of packages cannot be accessed. */
+const dpkgLockedExitCode = 2;
 const installTimeoutMs = 1_200_000;
 
 export function systemPackagesStep(): SetupStep {
@@ -18,6 +20,24 @@ export function systemPackagesStep(): SetupStep {
     isDone: async () => (await missingPackages()).length === 0,
     run: installMissing,
   };
+}
+
+/** Finishes installations that were interrupted. Unlike apt-get, dpkg does not itself wait for another that is at work. */
+async function configureInstalled(options: RunOptions): Promise<void> {
+  const args = ["--configure", "-a", "--force-confold"];
+  await pollUntil(
+    async () => {
+      const { exitCode, stderr } = await runUnchecked("dpkg", args, options);
+      if (exitCode === dpkgLockedExitCode) return null;
+      if (exitCode !== 0) {
+        throw new WrennError("subprocess_failed", {
+          message: `dpkg ${args.join(" ")} exited with ${exitCode}: ${stderr.trim().slice(-2_000)}`,
+        });
+      }
+      return true;
+    },
+    { timeoutMs: dpkgLockTimeoutS * 1_000, intervalMs: 1_000, ...(options.signal && { signal: options.signal }) },
+  );
 }
 
 async function installMissing({ say, signal }: StepProgress): Promise<void> {
@@ -37,13 +57,20 @@ async function installMissing({ say, signal }: StepProgress): Promise<void> {
     env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", LC_ALL: "C.UTF-8" },
   };
   say(packages.join(" "));
-  // An interrupted installation leaves packages half configured, with which apt-get refuses to install others.
-  await run("dpkg", ["--configure", "-a", "--force-confold"], options);
   const waitForDpkg = ["-o", `DPkg::Lock::Timeout=${dpkgLockTimeoutS}`];
+  const install = (): Promise<unknown> =>
+    refreshingPackageLists({ onProgress: say, signal }, () =>
+      run("apt-get", [...waitForDpkg, "install", "--yes", "--no-install-recommends", ...packages], options),
+    );
   try {
-    await refreshingPackageLists({ onProgress: say, signal }, async () => {
-      await run("apt-get", [...waitForDpkg, "install", "--yes", "--no-install-recommends", ...packages], options);
-    });
+    try {
+      await install();
+    } catch {
+      signal.throwIfAborted();
+      // An interrupted installation leaves packages half configured, with which apt-get refuses to install others.
+      await configureInstalled(options);
+      await install();
+    }
   } catch (cause) {
     signal.throwIfAborted();
     throw new WrennError("dependency_missing", {
