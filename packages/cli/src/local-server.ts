@@ -42,11 +42,21 @@ export function usesRemoteServer(env: NodeJS.ProcessEnv = process.env): boolean 
   return env["WRENN_API_URL"] !== undefined && env["WRENN_API_KEY"] !== undefined;
 }
 
-/** The local server that runs and is ready, waiting for one that is just starting or stopping; null when there is none. */
+/**
+ * The local server that runs and is ready, waiting for one that is just starting or stopping; null when there is none.
+ * @throws WrennError `server_unreachable` when it is neither ready nor gone in time.
+ */
 export async function findReadyServer(layout: Layout, signal?: AbortSignal): Promise<ServerRecord | null> {
+  const deadline = performance.now() + startTimeoutMs;
   for (;;) {
     const record = await readLiveServer(layout);
     if (record === null || record.state === "ready") return record;
+    if (performance.now() > deadline) {
+      throw new WrennError("server_unreachable", {
+        message: `The server (pid ${record.identity.pid}) has been ${record.state} for ${startTimeoutMs / 1_000} s.`,
+        suggestion: `Look at its log, ${layout.log("server")}, or stop it with \`wrenn down\`.`,
+      });
+    }
     await delay(pollMs, undefined, signal === undefined ? {} : { signal });
   }
 }
@@ -60,7 +70,8 @@ export async function startServer(layout: Layout, signal?: AbortSignal): Promise
   const logFile = layout.log("server");
   await rotateLog(logFile);
   const child = await startDaemon(process.execPath, [cliEntry, "up", "--no-logs"], {
-    env: process.env,
+    // Whoever starts it in the background has set the machine up, and has a terminal to show that on.
+    env: { ...process.env, WRENN_SETUP: "never" },
     logFile,
   });
   const identity = await identifyProcess(child.pid);

@@ -20,8 +20,7 @@ export interface UpOptions {
 export async function up(options: UpOptions): Promise<number> {
   const layout = layoutFromEnvironment();
   if (options.detach) return upDetached(layout, options);
-  // The one that is started in the background finds everything set up.
-  if (options.logs) await setUpMachine(layout);
+  await setUpMachine(layout);
   await upInForeground(layout, options);
   return 0;
 }

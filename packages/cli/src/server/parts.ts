@@ -117,7 +117,7 @@ async function newestFile(directory: string): Promise<number> {
 /** What our programs may know of the environment the server was started in; not the secrets of whoever started it. */
 function inheritedEnvironment(): Record<string, string> {
   const wanted = /^(?:PATH|HOME|LANG|LC_[A-Z]+|TZ|TMPDIR|NODE_EXTRA_CA_CERTS|WRENN_[A-Z0-9_]+)$/;
-  const notForParts = /^WRENN_(?:API_KEY|API_URL|DEBUG)$/;
+  const notForParts = /^WRENN_(?:API_KEY|API_URL|DEBUG|SETUP)$/;
   return Object.fromEntries(
     Object.entries(process.env).flatMap(([name, value]) =>
       value !== undefined && wanted.test(name) && !notForParts.test(name) ? [[name, value]] : [],
