@@ -16,6 +16,11 @@ describe("durations", () => {
     expect(() => parseDuration(text)).toThrow("Give a duration");
   });
 
+  it("have an upper bound, below what a timer can wait for", () => {
+    expect(parseDuration("576h")).toBeLessThan(2 ** 31 - 1);
+    expect(() => parseDuration("577h")).toThrow("at most 576h (24 days)");
+  });
+
   it("are shown in their two largest units", () => {
     expect(formatSpan(0)).toBe("0 s");
     expect(formatSpan(61_000)).toBe("1 min 1 s");

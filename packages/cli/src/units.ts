@@ -3,6 +3,9 @@ import { InvalidArgumentError } from "commander";
 
 const millisecondsPer = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 } as const;
 
+/** A timer of Node fires at once when it is set to 2^31 ms (24.8 days) or more; the rest is left for what is added to it. */
+const longestDuration = { days: 24, milliseconds: 24 * 86_400_000 } as const;
+
 /** `30s`, `5m`, `1.5h`, `500ms`; a bare number is seconds. Milliseconds. */
 export function parseDuration(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
@@ -10,6 +13,11 @@ export function parseDuration(text: string): number {
   const milliseconds = Number(amount) * millisecondsPer[unit as keyof typeof millisecondsPer];
   if (match === null || milliseconds <= 0) {
     throw new InvalidArgumentError("Give a duration such as 30s, 5m or 1.5h.");
+  }
+  if (milliseconds > longestDuration.milliseconds) {
+    throw new InvalidArgumentError(
+      `Give a duration of at most ${longestDuration.days * 24}h (${longestDuration.days} days).`,
+    );
   }
   return Math.ceil(milliseconds);
 }
