@@ -27,11 +27,19 @@ const stopTimeoutMs = 120_000;
 
 export async function down(options: DownOptions): Promise<number> {
   const layout = layoutFromEnvironment();
-  const running = await liveSandboxes(layout);
+  const { running, areNamed } = await liveSandboxes(layout);
   if (running.length > 0 && !options.destroy && !options.leaveRunning) {
     throw new WrennError("sandboxes_running", {
       message: `Sandboxes are running on this machine:\n${running.map((id) => `  ${id}`).join("\n")}`,
       details: { sandboxes: running },
+    });
+  }
+  if (options.destroy && running.length > 0 && !areNamed) {
+    throw new WrennError("host_unavailable", {
+      message: `The host agent does not answer, and without it ${countOf(running)} cannot be destroyed.`,
+      suggestion:
+        "Wait until `wrenn status` shows it, or start the server with `wrenn up -d`, and try again; " +
+        "or stop the rest with --leave-running.",
     });
   }
   const progress = new Progress({ quiet: options.json });
@@ -46,20 +54,22 @@ export async function down(options: DownOptions): Promise<number> {
   return 0;
 }
 
-/** Public ids of what the host agent holds alive; when it cannot be asked, what lies on disk decides. */
-async function liveSandboxes(layout: Layout): Promise<string[]> {
+/** Public ids of what the host agent holds alive; when it cannot be asked, what lies on disk decides, without ids. */
+async function liveSandboxes(layout: Layout): Promise<{ running: string[]; areNamed: boolean }> {
   try {
     const sandboxes = await new HostAgentClient(layout).listSandboxes();
-    return sandboxes
+    const running = sandboxes
       .filter(({ state }) => state !== hostAgentProto.SandboxState.DEAD)
       .map(({ sandboxId }) => formatId("sandbox", parseUuid("sandbox", sandboxId)));
+    return { running, areNamed: true };
   } catch (error) {
     if (!(error instanceof WrennError) || error.code !== "host_unavailable") throw error;
     const count = await countSandboxes(layout);
-    return Array.from(
+    const running = Array.from(
       { length: count },
       (_, index) => `(sandbox ${index + 1}: the host agent does not run to name it)`,
     );
+    return { running, areNamed: false };
   }
 }
 
