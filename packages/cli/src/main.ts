@@ -2,6 +2,7 @@
 import { CommanderError } from "commander";
 import { makeProgram } from "./program.ts";
 import { loadEnvironmentFile } from "./server/installation.ts";
+import { flushOutput } from "./terminal/flush.ts";
 
 /** As shells and commander's users expect it; `run` keeps all but a few codes for the command it runs. */
 const usageExitCode = 2;
@@ -10,18 +11,27 @@ const failedExitCode = 1;
 
 const isRun = process.argv[2] === "run";
 
-try {
-  loadEnvironmentFile();
-  let exitCode = 0;
-  await makeProgram((code) => (exitCode = code)).parseAsync();
-  // Standard input may still be open, and would keep the process waiting for it.
-  process.exit(exitCode);
-} catch (error) {
-  if (error instanceof CommanderError) {
-    // Commander has said what was wrong, or shown the help that was asked for.
-    process.exit(error.exitCode === 0 ? 0 : isRun ? runFailedExitCode : usageExitCode);
+// A terminal or reader that goes away is no reason to drop what is under way: a server still has to be stopped in order.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+
+const exitCode = await runProgram();
+await flushOutput();
+// Standard input may still be open, and would keep the process waiting for it.
+process.exit(exitCode);
+
+async function runProgram(): Promise<number> {
+  try {
+    loadEnvironmentFile();
+    let finished = 0;
+    await makeProgram((code) => (finished = code)).parseAsync();
+    return finished;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has said what was wrong, or shown the help that was asked for.
+      return error.exitCode === 0 ? 0 : isRun ? runFailedExitCode : usageExitCode;
+    }
+    const { reportError } = await import("./terminal/messages.ts");
+    reportError(error, { json: process.argv.includes("--json") });
+    return isRun ? runFailedExitCode : failedExitCode;
   }
-  const { reportError } = await import("./terminal/messages.ts");
-  reportError(error, { json: process.argv.includes("--json") });
-  process.exit(isRun ? runFailedExitCode : failedExitCode);
 }

@@ -32,7 +32,7 @@ export function makeProgram(finish: Finish): Command {
     .option("-w, --cwd <directory>", "where the command starts in the sandbox")
     .option("-t, --tty", "give the command a terminal", false)
     .option("--keep", "do not destroy the sandbox", false)
-    .option("-q, --quiet", "say nothing of Wrenn's own, except errors", false)
+    .option("-q, --quiet", "say nothing of Wrenn's own, except errors and that output may be missing", false)
     .addOption(json())
     .action(async (command: string, args: string[], options: RunFlags) => {
       const { run } = await import("./commands/run.ts");

@@ -1,20 +1,30 @@
 /** Our standard input, handed on to a command: as fast as it takes it, and its end too. */
 import { Buffer } from "node:buffer";
+import { type ErrorCode, WrennError } from "@wrenn/contract";
 import type { CommandHandle } from "@wrenn/sdk";
 
+/** What a command answers that has ended or has closed its input: for it to judge, and no error of ours. */
+const noLongerTaken: ReadonlySet<ErrorCode> = new Set(["process_not_found", "guest_refused"]);
+
 /**
- * Forwards until the end of input, or until the command no longer takes it (it has ended, or has closed its input, which
- * is for the command to judge and no error of ours). Never rejects.
+ * Forwards until the end of input, or until the command no longer takes it.
+ * @throws whatever else ends the input early. The guest may or may not have taken the last piece, so that sending it again
+ * could give the command the same bytes twice.
  */
-export async function forwardInput(command: CommandHandle, options: { tty: boolean }): Promise<void> {
+export async function forwardInput(
+  command: Pick<CommandHandle, "sendStdin" | "closeStdin">,
+  options: { tty: boolean },
+  input: AsyncIterable<Buffer | string> & { pause(): unknown } = process.stdin,
+): Promise<void> {
   try {
-    for await (const chunk of process.stdin as AsyncIterable<Buffer | string>) {
+    for await (const chunk of input) {
       await command.sendStdin(Buffer.from(chunk));
     }
     // A terminal's input ends with the terminal; the end of file in it is a character like any other.
     if (!options.tty) await command.closeStdin();
-  } catch {
-    process.stdin.pause();
+  } catch (error) {
+    input.pause();
+    if (!(error instanceof WrennError && noLongerTaken.has(error.code))) throw error;
   }
 }
 

@@ -28,18 +28,24 @@ export class Interrupts {
     for (const signal of handled) process.on(signal, this.#receive);
   }
 
-  /** Aborts with a `GivenUp` when the run should end now, whatever the command does. */
+  /** Aborts when the run should end now, whatever the command does: with a `GivenUp`, or what keeps the run from going on. */
   get signal(): AbortSignal {
     return this.#giveUp.signal;
   }
 
-  giveUp(reason: GivenUp): void {
+  giveUp(reason: Error): void {
     this.#giveUp.abort(reason);
   }
 
   /** From now on a first signal is the command's own to answer. */
   forwardTo(command: CommandHandle): void {
     this.#command = command;
+  }
+
+  /** The command has ended: from now on a first signal is enough to give up. */
+  commandEnded(): void {
+    this.#command = null;
+    clearTimeout(this.#timer);
   }
 
   /** From now on the sandbox is being destroyed; one more signal ends this process without waiting for that. */

@@ -8,6 +8,7 @@ import { type Layout, pollUntil } from "@wrenn/system";
 import { ensureServer } from "../ensure-server.ts";
 import type { Connection } from "../local-server.ts";
 import { findSandboxOfRun, runMetadata, thisProcess } from "../server/abandoned-runs.ts";
+import { flushOutput } from "../terminal/flush.ts";
 import { printJson, reportError, say } from "../terminal/messages.ts";
 import { Progress } from "../terminal/progress.ts";
 import { formatSeconds } from "../units.ts";
@@ -38,6 +39,10 @@ export const exitCodes = { timedOut: 124, wrenn: 125, notExecutable: 126, notFou
 /** How much later than the guest's own deadline this side gives up, should the guest have stopped answering. */
 const timeoutGraceMs = 10_000;
 const destroyRetryMs = 500;
+/** What breaks the input may have ended the sandbox: following the command says so within this, and says why. */
+const inputGraceMs = 5_000;
+/** A create that was interrupted may not have reached the server yet. */
+const unborn = { appearsWithinMs: 2_000, listTimeoutMs: 10_000 } as const;
 
 /** Resolves with the exit code of the process. */
 export async function runInSandbox(options: RunOptions): Promise<number> {
@@ -55,15 +60,16 @@ export async function runInSandbox(options: RunOptions): Promise<number> {
     const connection = await ensureServer(options.layout, progress, interrupts.signal);
     sandbox = await createForRun(connection, options, progress, interrupts);
     const createdMs = performance.now() - start;
-    const result = await follow(sandbox, options, output, interrupts);
+    const { result, reconnected } = await follow(sandbox, options, output, interrupts);
     const exitCode = result.timedOut ? exitCodes.timedOut : result.exitCode;
     if (captured === null) explainEnd(result, options);
-    else printJson(jsonResult(sandbox, options, result, exitCode, captured, { createdMs, start }));
+    else printJson(jsonResult(sandbox, options, result, exitCode, captured, reconnected, { createdMs, start }));
     return exitCode;
   } catch (error) {
     // What was under way when the run was given up fails in many ways, all for that one reason.
     return reportFailure(interrupts.signal.aborted ? interrupts.signal.reason : error, options);
   } finally {
+    await flushOutput(interrupts.signal);
     interrupts.destroying();
     if (sandbox !== null) await leave(sandbox, options, progress);
     interrupts.dispose();
@@ -89,14 +95,20 @@ async function createForRun(
     return await progress.during("creating a sandbox", () => client.sandboxes.create(request));
   } catch (error) {
     // The server goes on with what it was asked for.
-    if (interrupts.signal.aborted) await destroyUnborn(client, run);
+    if (interrupts.signal.aborted) {
+      interrupts.destroying();
+      await destroyUnborn(client, run);
+    }
     throw error;
   }
 }
 
 async function destroyUnborn(client: WrennClient, run: string): Promise<void> {
-  // The request may still be on its way.
-  const sandbox = await pollUntil(() => findSandboxOfRun(client, run), { timeoutMs: 2_000, intervalMs: 100 });
+  const signal = AbortSignal.timeout(unborn.listTimeoutMs);
+  const sandbox = await pollUntil(() => findSandboxOfRun(client, run, signal), {
+    timeoutMs: unborn.appearsWithinMs,
+    intervalMs: 100,
+  });
   await sandbox?.destroy({ signal: AbortSignal.timeout(deadlines.destroySandbox) });
 }
 
@@ -105,7 +117,8 @@ async function follow(
   options: RunOptions,
   output: RunOutput,
   interrupts: Interrupts,
-): Promise<CommandResult> {
+): Promise<{ result: CommandResult; reconnected: boolean }> {
+  let reconnected = false;
   const command = await sandbox.commands.start(options.command, {
     args: options.args,
     envs: options.env,
@@ -116,7 +129,9 @@ async function follow(
     onStdout: (bytes) => output.stdout(bytes),
     onStderr: (bytes) => output.stderr(bytes),
     onReconnect: () => {
-      if (!options.quiet) say("wrenn: the connection was made again; some output may be missing");
+      reconnected = true;
+      // Also with --quiet: whoever pipes the output on has no other way to know that it is not whole.
+      say("wrenn: the connection was made again; some output may be missing");
     },
     signal: interrupts.signal,
   });
@@ -128,14 +143,34 @@ async function follow(
       : setTimeout(() => {
           interrupts.giveUp(new GivenUp(timeoutMessage(options), exitCodes.timedOut));
         }, options.timeoutMs + timeoutGraceMs);
+  let ended = false;
+  let inputFailed: NodeJS.Timeout | undefined;
   // Ends by itself with the command; what it waits for must not keep the run from ending.
-  void forwardInput(command, { tty: options.tty });
+  forwardInput(command, { tty: options.tty }).catch((error: unknown) => {
+    if (ended) return;
+    // The command would wait for the rest of its input for ever.
+    inputFailed = setTimeout(() => {
+      interrupts.giveUp(inputError(error));
+    }, inputGraceMs);
+  });
   try {
-    return await command.wait();
+    return { result: await command.wait(), reconnected };
   } finally {
+    ended = true;
+    interrupts.commandEnded();
+    clearTimeout(inputFailed);
     clearTimeout(backstop);
     returnTerminal();
   }
+}
+
+function inputError(cause: unknown): WrennError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new WrennError(asWrennError(cause).code, {
+    message: `The command's input could not be handed on to its end: ${reason}`,
+    suggestion: "Run it again: how much of its input the command has had is not known.",
+    cause,
+  });
 }
 
 function explainEnd(result: CommandResult, options: RunOptions): void {
@@ -197,6 +232,7 @@ function jsonResult(
   result: CommandResult,
   exitCode: number,
   captured: CapturedOutput,
+  reconnected: boolean,
   times: { createdMs: number; start: number },
 ): Record<string, unknown> {
   return {
@@ -208,6 +244,7 @@ function jsonResult(
     timed_out: result.timedOut,
     oom_killed: result.oomKilled,
     ...captured.toJson(),
+    output_incomplete: reconnected,
     created_ms: Math.round(times.createdMs),
     command_ms: Math.round(performance.now() - times.start - times.createdMs),
   };
