@@ -23,7 +23,8 @@ export async function createOverlay(options: OverlayOptions): Promise<void> {
 }
 
 export async function removeOverlay(file: string): Promise<void> {
-  await rm(file, { force: true });
+  // Recursive: the engine's user could have put a directory in the overlay's place.
+  await rm(file, { recursive: true, force: true });
 }
 
 /** Bytes the overlay takes up on the host, never its apparent size; 0 when there is none. */

@@ -45,7 +45,7 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
     if (journal.state === "running" && (await isAlive(journal.process))) running.push(journal);
     else gone.push(journal);
   }
-  await removeOrphans(context, running);
+  await removeOrphans(context, running, gone);
   const inventory: Inventory = { running, dead: [] };
   await attemptAll(log, [
     ...gone.map((journal) => ({
@@ -72,10 +72,16 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
 }
 
 /** Ends every engine, and removes every cgroup, that is not of a running sandbox. */
-async function removeOrphans(context: InventoryContext, running: readonly RunningJournal[]): Promise<void> {
+async function removeOrphans(
+  context: InventoryContext,
+  running: readonly RunningJournal[],
+  gone: readonly Journal[],
+): Promise<void> {
   const { layout, cgroups, log } = context;
   const kept = new Set(running.map(({ process }) => process.pid));
-  const orphans = (await findAllEngineProcesses(layout)).filter(({ pid }) => !kept.has(pid));
+  const found = (await findAllEngineProcesses(layout)).filter(({ pid }) => !kept.has(pid));
+  // An engine can overwrite its command line, by which it is found; what a journal names is known without it.
+  const orphans = [...found, ...gone.flatMap(({ process }) => process ?? [])];
   await attemptAll(
     log,
     orphans.map((orphan) => ({ name: `end the orphan ${orphan.pid}`, run: () => killProcess(orphan) })),

@@ -4,6 +4,7 @@ import { deadlines, type SandboxId, WrennError } from "@wrenn/contract";
 import { type ProcessIdentity, signalProcess, syncDirectory, tryAll, waitForExit } from "@wrenn/system";
 import { removeOverlay } from "../disks/qcow2.ts";
 import { findEngineProcesses } from "../engines/engines.ts";
+import { removeSocket } from "../engines/qemu/engine.ts";
 import type { Holdings, SandboxContext } from "./context.ts";
 
 type FreeingContext = Pick<SandboxContext, "cgroups" | "slots" | "layout">;
@@ -24,7 +25,9 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
 /** Ends the VM's engine, also one that was started but has not been spoken to. */
 export async function endEngine(holdings: Holdings): Promise<void> {
   if (holdings.vm === null) {
-    for (const identity of await findEngineProcesses(holdings.files)) await killProcess(identity);
+    // An engine can overwrite its command line, by which it is found; the process that was written down is known without it.
+    const known = holdings.process === null ? [] : [holdings.process];
+    for (const identity of [...known, ...(await findEngineProcesses(holdings.files))]) await killProcess(identity);
   } else {
     await holdings.vm.kill();
     holdings.vm = null;
@@ -40,7 +43,7 @@ export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdin
 
 export async function removeDisk(holdings: Holdings): Promise<void> {
   await removeOverlay(holdings.files.overlay);
-  await rm(holdings.files.qmpSocket, { force: true });
+  await removeSocket(holdings.files.qmpSocket);
 }
 
 /** Removes the last of a sandbox, its journal included, so that the removal survives a power cut. */

@@ -43,7 +43,7 @@ export class QemuEngine implements Engine {
     const { files } = spec;
     await allowTapDevice();
     for (const log of [files.engineLog, files.consoleLog]) await createPrivate(log);
-    await rm(files.qmpSocket, { force: true });
+    await removeSocket(files.qmpSocket);
     const command = [
       this.#program,
       ...qemuArguments({
@@ -91,6 +91,11 @@ export class QemuEngine implements Engine {
       ...(cause === null ? {} : { cause }),
     });
   }
+}
+
+/** Removes a control socket, or whatever the engine's user, who owns it, has put in its place. */
+export async function removeSocket(qmpSocket: string): Promise<void> {
+  await rm(qmpSocket, { recursive: true, force: true });
 }
 
 /** What QEMU gets to see of the host agent's environment: where programs are, and nothing else. */
