@@ -31,7 +31,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
   const lock = await lockInstance(layout.root);
   // Tells this directory's namespaces, rules and cgroups from another's on the same machine.
   const instance = instanceTag(layout.root);
-  const cgroups = await Cgroups.open(instance === "" ? "default" : instance);
+  const cgroups = await Cgroups.open(instance === "" ? "default" : instance, log);
   if (cgroups.missing.length > 0) log.warn({ controllers: cgroups.missing }, "engines run without these limits");
 
   const inventory = await takeInventory({ layout, cgroups, log });
@@ -48,6 +48,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
   );
   const engines = new Engines({
     layout,
+    cgroups,
     choice: config.engine,
     qemu: config.qemu,
     bootFiles: () => findBootFiles(layout),

@@ -7,17 +7,20 @@ import { type HostAgent, startHostAgent } from "./host-agent.ts";
 async function main(): Promise<void> {
   const config = configFromEnvironment(process.env);
   const log = pino({ level: config.logLevel, base: { component: "host-agent", pid: process.pid } });
-  const agent = await startHostAgent(config, log);
+  const starting = startHostAgent(config, log);
+  // From the first moment: a start that is cut short would leave what it has begun behind, for instance a canary that hangs in KVM.
   const stop = once((signal: NodeJS.Signals) => {
     log.info({ signal }, "stopping");
-    void stopAgent(agent, log);
+    void stopAgent(starting, log);
   });
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
+  await starting;
 }
 
-async function stopAgent(agent: HostAgent, log: Logger): Promise<void> {
+async function stopAgent(starting: Promise<HostAgent>, log: Logger): Promise<void> {
   try {
+    const agent = await starting;
     await agent.close();
   } catch (error) {
     log.error({ err: error }, "stopping did not free everything");

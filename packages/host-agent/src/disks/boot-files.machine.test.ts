@@ -11,16 +11,17 @@ it("lets engines read a template, and nobody list teams or their templates", asy
   const layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-images-")));
   try {
     const [team, template] = [newId("team"), newId("template")];
-    const { directory, manifest, rootfs } = layout.template(team, template);
-    await mkdir(directory, { recursive: true });
-    await writeFile(rootfs("root.raw"), "");
-    await writeJsonDurably(manifest, { rootfs: "root.raw", diskMib: 5_120 });
-    await expect(findTemplate(layout, team, template)).resolves.toEqual({ rootfs: rootfs("root.raw"), diskMib: 5_120 });
-    const teamDirectory = path.dirname(directory);
+    const files = layout.template(team, template);
+    const rootfs = files.rootfs("root.raw");
+    await mkdir(files.directory, { recursive: true });
+    await writeFile(rootfs, "");
+    await writeJsonDurably(files.manifest, { rootfs: "root.raw", diskMib: 5_120 });
+    await expect(findTemplate(layout, team, template)).resolves.toEqual({ rootfs, diskMib: 5_120 });
+    const teamDirectory = path.dirname(files.directory);
     for (const hidden of [teamDirectory, path.dirname(teamDirectory)]) {
       expect((await stat(hidden)).mode & 0o777).toBe(0o711);
     }
-    expect(await stat(rootfs("root.raw"))).toMatchObject({ gid: enginesGid, mode: 0o100640 });
+    expect(await stat(rootfs)).toMatchObject({ gid: enginesGid, mode: 0o100640 });
   } finally {
     await rm(layout.root, { recursive: true });
   }

@@ -1,5 +1,8 @@
+import { pino } from "pino";
 import { expect, it } from "vitest";
 import { Cgroups, selectHierarchies } from "./cgroups.ts";
+
+const log = pino({ level: "silent" });
 
 const unified = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 
@@ -33,8 +36,8 @@ it("uses both kinds where controllers are divided between them, each once", () =
 
 it("reports what a machine lacks", () => {
   const hierarchies = selectHierarchies(legacy, "");
-  expect(new Cgroups(hierarchies, "test").missing).toEqual(["pids"]);
-  expect(new Cgroups([], "test").missing).toEqual(["memory", "cpu", "pids"]);
+  expect(new Cgroups(hierarchies, "test", log).missing).toEqual(["pids"]);
+  expect(new Cgroups([], "test", log).missing).toEqual(["memory", "cpu", "pids"]);
 });
 
 it("finds nothing where there is nothing", () => {

@@ -5,6 +5,8 @@
 import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { hasErrno, isMissingFile, pollUntil } from "@wrenn/system";
+import type { BaseLogger } from "pino";
+import { isContained } from "./contained.ts";
 
 export const cgroupControllers = ["memory", "cpu", "pids"] as const;
 export type CgroupController = (typeof cgroupControllers)[number];
@@ -56,15 +58,19 @@ export function selectHierarchies(mountInfo: string, unifiedControllers: string)
 export class Cgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
   readonly #group: string;
+  readonly #log: Pick<BaseLogger, "warn">;
+  /** Controllers that took no limit when a group was made. */
+  readonly #refused = new Set<CgroupController>();
 
   /** @param instance tells the groups of one WRENN_DIR from another's */
-  constructor(hierarchies: readonly CgroupHierarchy[], instance: string) {
+  constructor(hierarchies: readonly CgroupHierarchy[], instance: string, log: Pick<BaseLogger, "warn">) {
     this.#hierarchies = hierarchies;
+    this.#log = log;
     this.#group = path.join("wrenn", instance);
   }
 
   /** Finds the hierarchies and makes this instance's group in each; one that cannot be used is left out. */
-  static async open(instance: string): Promise<Cgroups> {
+  static async open(instance: string, log: Pick<BaseLogger, "warn">): Promise<Cgroups> {
     const mountInfo = await readFile("/proc/self/mountinfo", "utf8");
     const unifiedMount = parseMounts(mountInfo).find((mount) => mount.type === "cgroup2")?.mountPoint;
     const unified = unifiedMount === undefined ? "" : await readIfThere(path.join(unifiedMount, "cgroup.controllers"));
@@ -73,12 +79,13 @@ export class Cgroups {
       const controllers = await makeGroups(hierarchy, ["wrenn", path.join("wrenn", instance)]);
       if (controllers.length > 0) usable.push({ ...hierarchy, controllers });
     }
-    return new Cgroups(usable, instance);
+    return new Cgroups(usable, instance, log);
   }
 
   /** Controllers that this machine lacks or withholds; their limits are not applied. */
   get missing(): CgroupController[] {
-    return cgroupControllers.filter((name) => !this.#hierarchies.some(({ controllers }) => controllers.includes(name)));
+    const there = this.#hierarchies.flatMap(({ controllers }) => controllers);
+    return cgroupControllers.filter((name) => !there.includes(name) || this.#refused.has(name));
   }
 
   async create(name: string, limits: CgroupLimits): Promise<CgroupMembership> {
@@ -86,16 +93,13 @@ export class Cgroups {
     for (const hierarchy of this.#hierarchies) {
       const directory = this.#directory(hierarchy, name);
       await mkdir(directory, { recursive: true });
-      for (const controller of hierarchy.controllers) {
-        const { file, value } = setting(hierarchy.version, controller, limits);
-        await writeFile(path.join(directory, file), value);
-      }
+      for (const controller of hierarchy.controllers) await this.#limit(hierarchy, directory, controller, limits);
       procsFiles.push(path.join(directory, "cgroup.procs"));
     }
     return { procsFiles };
   }
 
-  /** Removes the group; that it is gone already is no error. Its processes must have ended. */
+  /** Removes the group, and ends whatever is still in it; that it is gone already is no error. */
   async remove(name: string): Promise<void> {
     for (const hierarchy of this.#hierarchies) await removeGroup(this.#directory(hierarchy, name));
   }
@@ -122,6 +126,24 @@ export class Cgroups {
           if (!inUse && !isMissingFile(error)) throw error;
         }
       }
+    }
+  }
+
+  async #limit(
+    hierarchy: CgroupHierarchy,
+    directory: string,
+    controller: CgroupController,
+    limits: CgroupLimits,
+  ): Promise<void> {
+    try {
+      for (const { file, value, optional } of settings(hierarchy.version, controller, limits)) {
+        await writeSetting(path.join(directory, file), value, optional);
+      }
+    } catch (error) {
+      // A kernel without quotas, or (v1) a group above with less time than this one asks for, as a container may have.
+      if (controller !== "cpu" || !(hasErrno(error, "EINVAL") || isMissingFile(error))) throw error;
+      if (!this.#refused.has(controller)) this.#log.warn({ controller, err: error }, "engines run without this limit");
+      this.#refused.add(controller);
     }
   }
 
@@ -177,20 +199,43 @@ async function delegate(directory: string, controllers: readonly CgroupControlle
   return delegated;
 }
 
-function setting(version: 1 | 2, controller: CgroupController, limits: CgroupLimits): { file: string; value: string } {
+interface Setting {
+  readonly file: string;
+  readonly value: string;
+  /** Whether there are kernels without this file that limit enough all the same. */
+  readonly optional: boolean;
+}
+
+function settings(version: 1 | 2, controller: CgroupController, limits: CgroupLimits): Setting[] {
+  const required = (file: string, value: string): Setting => ({ file, value, optional: false });
   const memoryBytes = String(limits.memoryMib * 1_048_576);
   const quotaUs = Math.round(limits.cpus * cpuPeriodUs);
   switch (controller) {
     case "memory":
-      return { file: version === 2 ? "memory.max" : "memory.limit_in_bytes", value: memoryBytes };
+      // Without a limit on swap, an engine at its limit of memory would fill the host's swap instead. Older kernels count both together.
+      return version === 2
+        ? [required("memory.max", memoryBytes), { file: "memory.swap.max", value: "0", optional: true }]
+        : [
+            required("memory.limit_in_bytes", memoryBytes),
+            { file: "memory.memsw.limit_in_bytes", value: memoryBytes, optional: true },
+          ];
     case "cpu":
       return version === 2
-        ? { file: "cpu.max", value: `${quotaUs} ${cpuPeriodUs}` }
-        : { file: "cpu.cfs_quota_us", value: String(quotaUs) };
+        ? [required("cpu.max", `${quotaUs} ${cpuPeriodUs}`)]
+        : [required("cpu.cfs_quota_us", String(quotaUs))];
     case "pids":
-      return { file: "pids.max", value: String(limits.pids) };
+      return [required("pids.max", String(limits.pids))];
     default:
       return controller satisfies never;
+  }
+}
+
+async function writeSetting(file: string, value: string, optional: boolean): Promise<void> {
+  try {
+    // Not created: the kernel would refuse that with the error of a missing permission.
+    await writeFile(file, value, { flag: "r+" });
+  } catch (error) {
+    if (!optional || !isMissingFile(error)) throw error;
   }
 }
 
@@ -205,12 +250,27 @@ async function removeGroup(directory: string): Promise<void> {
         if (isMissingFile(error)) return true;
         if (!hasErrno(error, "EBUSY")) throw error;
         lastError = error;
+        await killMembers(directory);
         return null;
       }
     },
     { timeoutMs: emptyCgroupMs },
   );
   if (removed === null) throw lastError;
+}
+
+/** Ends processes that are known by nothing but the group they are in, save those of a container that shares this machine's cgroups. */
+async function killMembers(directory: string): Promise<void> {
+  const members = await readIfThere(path.join(directory, "cgroup.procs"));
+  for (const pid of members.split("\n").map(Number)) {
+    // 0 stands for a process that cannot be seen from here, and 1 is not ours to end.
+    if (pid <= 1 || (await isContained(pid))) continue;
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch (error) {
+      if (!hasErrno(error, "ESRCH")) throw error;
+    }
+  }
 }
 
 async function readIfThere(file: string): Promise<string> {

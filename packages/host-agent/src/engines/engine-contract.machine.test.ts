@@ -12,6 +12,7 @@ import {
   type SandboxLayout,
   wrennLayout,
 } from "@wrenn/system";
+import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { findBootFiles, findTemplate } from "../disks/boot-files.ts";
 import { createOverlay } from "../disks/qcow2.ts";
@@ -36,7 +37,7 @@ beforeAll(async () => {
   layout = wrennLayout(root);
   await mkdir(layout.sandboxes, { mode: 0o711 });
   await mkdir(layout.run);
-  cgroups = await Cgroups.open(tag);
+  cgroups = await Cgroups.open(tag, pino({ level: "silent" }));
   pool = await SlotPool.open({ cidr: "10.241.16.0/24", instance: tag, poolSize: 0 }, []);
 });
 
@@ -55,7 +56,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 
   beforeAll(async () => {
     const bootFiles = () => findBootFiles(installed);
-    engine = await new Engines({ layout, choice, qemu: undefined, bootFiles }).current();
+    engine = await new Engines({ layout, cgroups, choice, qemu: undefined, bootFiles }).current();
   });
 
   afterEach(async () => {
@@ -185,14 +186,13 @@ async function guestAnswers(slot: Slot): Promise<boolean> {
 describe("the choice of an engine", () => {
   it("has a reason, and a verdict on KVM that is remembered for this boot of the host", async () => {
     const bootFiles = () => findBootFiles(installed);
-    const config = { layout, choice: "auto" as const, qemu: undefined, bootFiles };
+    const config = { layout, cgroups, choice: "auto" as const, qemu: undefined, bootFiles };
     const engine = await new Engines(config).current();
     expect(engine.reason).toMatch(/^[A-Z].*\.$|KVM/s);
     // A machine without /dev/kvm has nothing to remember.
     const verdict = await readKvmVerdict(layout);
     expect(engine.kind).toBe(verdict?.usable === true ? "qemu-kvm" : "qemu-tcg");
-    const started = performance.now();
     await expect(new Engines(config).current()).resolves.toMatchObject({ kind: engine.kind, reason: engine.reason });
-    expect(performance.now() - started).toBeLessThan(1_000);
+    expect(await readKvmVerdict(layout)).toEqual(verdict);
   });
 });

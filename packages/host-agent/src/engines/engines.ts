@@ -2,11 +2,13 @@
 import { readdir, readFile } from "node:fs/promises";
 import { WrennError } from "@wrenn/contract";
 import { identifyProcess, type Layout, type ProcessIdentity, type SandboxLayout } from "@wrenn/system";
+import type { Cgroups } from "./cgroups.ts";
+import { isContained } from "./contained.ts";
 import type { Engine, VirtualMachine } from "./engine.ts";
 import { qmpArgument } from "./qemu/command-line.ts";
 import { detectQemu } from "./qemu/detect.ts";
 import { QemuEngine } from "./qemu/engine.ts";
-import { type CanaryBoot, decideKvm } from "./qemu/kvm.ts";
+import { canaryFiles, type CanaryBoot, decideKvm } from "./qemu/kvm.ts";
 import { QemuVm } from "./qemu/vm.ts";
 
 export const engineChoices = ["auto", "kvm", "tcg"] as const;
@@ -15,6 +17,7 @@ export type EngineChoice = (typeof engineChoices)[number];
 
 export interface EnginesConfig {
   readonly layout: Layout;
+  readonly cgroups: Cgroups;
   readonly choice: EngineChoice;
   /** Path of the QEMU to use instead of the one on PATH. */
   readonly qemu: string | undefined;
@@ -45,10 +48,10 @@ export class Engines {
   }
 
   async #choose(): Promise<Engine> {
-    const { choice, layout } = this.#config;
+    const { choice, layout, cgroups } = this.#config;
     const program = await detectQemu(this.#config.qemu);
     if (choice === "tcg") return new QemuEngine(program, "tcg", "Software emulation was chosen by WRENN_ENGINE=tcg.");
-    const verdict = await decideKvm(layout, { qemu: program.path, ...(await this.#config.bootFiles()) });
+    const verdict = await decideKvm(layout, cgroups, { qemu: program.path, ...(await this.#config.bootFiles()) });
     if (!verdict.usable && choice === "kvm") {
       throw new WrennError("engine_failed", {
         message: `WRENN_ENGINE=kvm, but KVM does not work here. ${verdict.reason}`,
@@ -73,10 +76,11 @@ export async function findEngineProcesses(files: SandboxLayout): Promise<Process
   return findProcesses((args) => args.includes(socket));
 }
 
-/** The same for any sandbox of this layout, whether anything else is known of it or not. */
+/** The same for any sandbox of this layout, whether anything else is known of it or not, and for the canary that tries KVM. */
 export async function findAllEngineProcesses(layout: Layout): Promise<ProcessIdentity[]> {
   const [prefix = ""] = qmpArgument(`${layout.sandboxes}/`).split(",server=");
-  return findProcesses((args) => args.some((argument) => argument.startsWith(prefix)));
+  const canary = qmpArgument(canaryFiles(layout).qmpSocket);
+  return findProcesses((args) => args.some((argument) => argument.startsWith(prefix) || argument === canary));
 }
 
 async function findProcesses(matches: (args: readonly string[]) => boolean): Promise<ProcessIdentity[]> {
@@ -84,7 +88,8 @@ async function findProcesses(matches: (args: readonly string[]) => boolean): Pro
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
     const identity = await identifyProcess(Number(name));
-    if (identity !== null && matches(await commandLine(identity.pid))) found.push(identity);
+    if (identity === null || !matches(await commandLine(identity.pid))) continue;
+    if (!(await isContained(identity.pid))) found.push(identity);
   }
   return found;
 }

@@ -5,7 +5,7 @@
 import { access, chown, constants, mkdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { deadlines, describeError } from "@wrenn/contract";
+import { deadlines, describeError, engineMemoryOverheadMib } from "@wrenn/contract";
 import {
   identifyProcess,
   type Layout,
@@ -18,6 +18,7 @@ import {
   writeJsonDurably,
 } from "@wrenn/system";
 import { z } from "zod";
+import type { Cgroups } from "../cgroups.ts";
 import { readEnd } from "../console-log.ts";
 import { confinedCommand } from "../launch.ts";
 import { canaryUid, enginesGid } from "../users.ts";
@@ -41,6 +42,16 @@ type Outcome = "booted" | "exited" | "silent" | null;
 /** Enough for any kernel that gets as far as its init. */
 const canaryMemoryMib = 256;
 
+const canaryName = "kvm-canary";
+
+const canaryLimits = { memoryMib: canaryMemoryMib + engineMemoryOverheadMib, cpus: 2, pids: 100 };
+
+/** Where the canary lives. Its control socket tells its process from others, should it outlive the host agent that started it. */
+export function canaryFiles(layout: Layout): { directory: string; qmpSocket: string } {
+  const directory = path.join(layout.run, canaryName);
+  return { directory, qmpSocket: path.join(directory, "qmp.sock") };
+}
+
 /** The verdict of this boot of the host, or null when KVM has not been tried since. */
 export async function readKvmVerdict(layout: Layout): Promise<KvmVerdict | null> {
   const parsed = kvmVerdictSchema.safeParse(await readJson(layout.kvmVerdict));
@@ -48,7 +59,11 @@ export async function readKvmVerdict(layout: Layout): Promise<KvmVerdict | null>
 }
 
 /** The verdict of this boot of the host, found out now if it is not known yet. Only what a canary showed is remembered. */
-export async function decideKvm(layout: Layout, boot: CanaryBoot): Promise<Omit<KvmVerdict, "bootId">> {
+export async function decideKvm(
+  layout: Layout,
+  cgroups: Cgroups,
+  boot: CanaryBoot,
+): Promise<Omit<KvmVerdict, "bootId">> {
   const known = await readKvmVerdict(layout);
   if (known !== null) return known;
   try {
@@ -57,7 +72,7 @@ export async function decideKvm(layout: Layout, boot: CanaryBoot): Promise<Omit<
     return { usable: false, reason: "This machine has no /dev/kvm, so guests are emulated in software." };
   }
   try {
-    const shown = await bootCanary(path.join(layout.run, "kvm-canary"), boot);
+    const shown = await bootCanary(layout, cgroups, boot);
     await writeJsonDurably(layout.kvmVerdict, { bootId: await readBootId(), ...shown }, 0o644);
     return shown;
   } catch (error) {
@@ -72,15 +87,19 @@ export async function decideKvm(layout: Layout, boot: CanaryBoot): Promise<Omit<
  * Boots the kernel with an init that does not exist: a kernel that works runs all of its start, panics, and QEMU reports the
  * restart that follows. One that hangs is recognised by its silence, or at the latest by the deadline.
  */
-async function bootCanary(directory: string, boot: CanaryBoot): Promise<{ usable: boolean; reason: string }> {
+async function bootCanary(
+  layout: Layout,
+  cgroups: Cgroups,
+  boot: CanaryBoot,
+): Promise<{ usable: boolean; reason: string }> {
+  const { directory, qmpSocket } = canaryFiles(layout);
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { mode: 0o700 });
   await chown(directory, canaryUid, canaryUid);
-  const qmpSocket = path.join(directory, "qmp.sock");
   const logFile = path.join(directory, "engine.log");
   const verbose = guestKernelArguments("kvm", "").filter((argument) => argument !== "quiet");
   const command = qemuArguments({
-    name: "wrenn-kvm-canary",
+    name: `wrenn-${canaryName}`,
     accelerator: "kvm",
     vcpus: 1,
     memoryMib: canaryMemoryMib,
@@ -92,8 +111,9 @@ async function bootCanary(directory: string, boot: CanaryBoot): Promise<{ usable
     qmpSocket,
   });
   const group = await openKvmToGroup();
+  const cgroup = await cgroups.create(canaryName, canaryLimits);
   const [program, args] = confinedCommand(
-    { uid: canaryUid, groups: [enginesGid, group], networkNamespace: null, cgroup: { procsFiles: [] } },
+    { uid: canaryUid, groups: [enginesGid, group], networkNamespace: null, cgroup },
     [boot.qemu, ...command],
   );
   const { pid, exited } = await startDaemon(program, args, { logFile, env: engineEnvironment() });
@@ -106,6 +126,7 @@ async function bootCanary(directory: string, boot: CanaryBoot): Promise<{ usable
       await signalProcess(identity, "SIGKILL");
       await waitForExit(identity, deadlines.engineQuit);
     }
+    await cgroups.remove(canaryName);
     await rm(directory, { recursive: true, force: true });
   }
 }
