@@ -4,6 +4,8 @@ import { layoutFromEnvironment } from "@wrenn/system";
 import { measureColdCreate } from "./benchmarks/cold-create.ts";
 import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
+import { measureGuestCommand } from "./benchmarks/guest-command.ts";
+import { measureLauncher } from "./benchmarks/launcher.ts";
 import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
 import { describeCircumstances } from "./circumstances.ts";
 import { guestAgentBinary, resultsDirectory } from "./paths.ts";
@@ -17,8 +19,10 @@ interface Benchmark {
 }
 
 const benchmarks: Record<string, Benchmark> = {
+  launcher: { runs: 40, measure: (_server, runs) => measureLauncher(runs) },
   "guest-agent": { runs: 100, measure: (server, runs) => measureGuestAgent(guestAgentBinary(server.layout), runs) },
-  "guest-call": { runs: 20, measure: measureGuestCall },
+  "guest-call": { runs: 15, measure: measureGuestCall },
+  "guest-command": { runs: 40, measure: measureGuestCommand },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
   "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
 };

@@ -68,7 +68,6 @@ test("a subscriber that hangs is given up after half a minute, and the others go
   expect(seen.stdout.length).toBe(size);
   expect(seen.end?.exitCode).toBe(0);
   expect(Date.now() - started).toBeGreaterThan(25_000);
-  expect(Date.now() - started).toBeLessThan(60_000);
 
   let received = "";
   hanging.on("data", (chunk: Buffer) => {
@@ -88,11 +87,10 @@ test("a subscriber that disconnects holds nobody up", async () => {
   const input = { input: { case: "stdin", value: Buffer.from("\n") } } as const;
   await client.sendInput({ process: byPid(pid), input });
   await sleep(300);
-  const started = Date.now();
   hanging.destroy();
   expect((await starter.toEnd()).stdout.length).toBe(size);
-  expect(Date.now() - started).toBeLessThan(15_000);
-});
+  // Well before a subscriber that merely hangs would be given up.
+}, 20_000);
 
 test("output without subscribers is read and forgotten", async () => {
   const client = agent.process();

@@ -100,11 +100,9 @@ describe.each([{ binary: false }, { binary: true }])("with binary messages: $bin
   });
 
   test("the request's deadline ends the process, and says so", async () => {
-    const started = Date.now();
     const events = client().start(shell("sleep 60 & sleep 60; true"), { headers: { "Connect-Timeout-Ms": "400" } });
     const { end } = await observe(events);
     expect(end).toMatchObject({ exitCode: 137, exited: false, timedOut: true, status: "signal: killed" });
-    expect(Date.now() - started).toBeLessThan(3_000);
   });
 });
 
@@ -148,11 +146,10 @@ test("a process outlives the client that started it", async () => {
 });
 
 test("a child left behind holds the end back only shortly, and keeps its output open", async () => {
-  const started = Date.now();
-  const script = `sh -c 'sleep 1.5; echo from behind; echo $? >${user.home}/survived' & echo main`;
+  const script = `sh -c 'sleep 3; echo from behind; echo $? >${user.home}/survived' & echo main`;
   const seen = await observe(agent.process().start(shell(script)));
   expect(seen).toMatchObject({ stdout: "main\n", end: { exitCode: 0 } });
-  expect(Date.now() - started).toBeLessThan(1_400);
+  await expect(readFile(agent.outside(`${user.home}/survived`))).rejects.toMatchObject({ code: "ENOENT" });
   await eventually(
     async () => (await readFile(agent.outside(`${user.home}/survived`), "utf8").catch(() => "")) === "0\n",
   );

@@ -64,13 +64,11 @@ describe("the launcher", { timeout: timeoutMs }, () => {
     expect(said).toContain("waiting for it");
   });
 
-  it("says nothing and takes less than a second when nothing is to do, through a link from anywhere", async () => {
+  it("says nothing when nothing is to do, through a link from anywhere", async () => {
     const link = path.join(directory, "linked-wrenn");
     await symlink(wrenn, link);
-    const began = performance.now();
     const { exitCode, stderr } = await runUnchecked(link, ["--version"], { cwd: "/" });
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
-    expect(performance.now() - began).toBeLessThan(1_000);
   });
 
   it("compiles again when a source is newer, or the output is gone", async () => {
