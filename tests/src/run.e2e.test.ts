@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { cliEntry } from "@wrenn/cli";
 import { sandboxLimits } from "@wrenn/contract";
+import { runUnchecked } from "@wrenn/system";
 import { describe, expect, it } from "vitest";
 import { useServer } from "./harness/use-server.ts";
 
@@ -40,6 +42,13 @@ describe("run", () => {
     const result = await run(["--", "cat"], { input });
     expect(result.exitCode).toBe(0);
     expect(result.stdout.equals(input)).toBe(true);
+  });
+
+  it("hands the last bytes to a reader that is slow", async () => {
+    // Somewhat more than a pipe holds: the rest is so little that it waits in the process without holding anything up.
+    const script = '"$0" "$1" run -- head -c 75000 /dev/zero | (sleep 8; wc -c)';
+    const { stdout } = await runUnchecked("sh", ["-c", script, process.execPath, cliEntry], { env: server().env });
+    expect(stdout.trim()).toBe("75000");
   });
 
   it("keeps standard error apart from standard output", async () => {
@@ -110,9 +119,16 @@ describe("run", () => {
       exited: true,
       timed_out: false,
       oom_killed: false,
+      output_incomplete: false,
       stdout: "out\n",
       stderr: "err\n",
     });
+  });
+
+  it("with --json prints all of an object that is larger than a pipe", async () => {
+    const script = '"$0" "$1" run --json -- head -c 200000 /dev/zero | (sleep 8; cat)';
+    const { stdout } = await runUnchecked("sh", ["-c", script, process.execPath, cliEntry], { env: server().env });
+    expect(JSON.parse(stdout)).toMatchObject({ exit_code: 0, stdout: "\0".repeat(200_000) });
   });
 
   it("refuses sizes that no sandbox can have, names the range, and exits with 125", async () => {

@@ -16,7 +16,7 @@ import {
 import { rm } from "node:fs/promises";
 import { z } from "zod";
 import { logSize, rotateLog, tailLog } from "./log-files.ts";
-import { readPrivateJson } from "./private-json.ts";
+import { readPrivateJson } from "./root-only.ts";
 
 export type PartName = "postgres" | "host-agent" | "control-plane";
 

@@ -1,7 +1,7 @@
 /** What the server says of itself to other commands: who it is, and how far it has come. */
 import { isAlive, type Layout, processIdentitySchema, writeJsonDurably } from "@wrenn/system";
 import { z } from "zod";
-import { readPrivateJson } from "./private-json.ts";
+import { readPrivateJson } from "./root-only.ts";
 
 const serverRecordSchema = z.object({
   identity: processIdentitySchema,
