@@ -61,6 +61,8 @@ export const deadlines = {
   tunnelDial: 5_000,
   /** A whole tunnel as the control plane sees it: the host agent's own dial of `tunnelDial`, and its answer. */
   tunnelOpen: 10_000,
+  /** How long a guest may stay silent once its client has ended its direction: that client may be gone. */
+  tunnelHalfClosed: 300_000,
   /** No byte in either direction of a data-plane request for so long ends it. */
   dataPlaneIdle: 3_600_000,
   /** The head of a request, and the body of a request to the API itself. */

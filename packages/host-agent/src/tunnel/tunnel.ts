@@ -5,20 +5,21 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { asWrennError, parseUuid, type SandboxId, WrennError } from "@wrenn/contract";
+import { asWrennError, deadlines, parseUuid, type SandboxId, WrennError } from "@wrenn/contract";
 import type { BaseLogger } from "pino";
 import { withSignals } from "../abort.ts";
 import type { Reach, Sandboxes } from "../sandboxes/sandboxes.ts";
 import { dialGuest } from "./dial.ts";
 
 const highestPort = 65_535;
+const noBytes = Buffer.alloc(0);
 
 export class Tunnels {
-  readonly #sandboxes: Sandboxes;
+  readonly #sandboxes: Pick<Sandboxes, "reach">;
   readonly #log: BaseLogger;
   #open = 0;
 
-  constructor(sandboxes: Sandboxes, log: BaseLogger) {
+  constructor(sandboxes: Pick<Sandboxes, "reach">, log: BaseLogger) {
     this.#sandboxes = sandboxes;
     this.#log = log;
   }
@@ -74,6 +75,7 @@ export class Tunnels {
       client.destroy();
     };
     gone.addEventListener("abort", cut, { once: true });
+    guest.setTimeout(deadlines.dataPlaneIdle, cut);
     guest.on("error", () => client.destroy());
     guest.once("close", () => {
       this.#open--;
@@ -81,8 +83,16 @@ export class Tunnels {
       // Whatever the guest has sent is on its way; without its end, the client must see a cut.
       if (!client.writableEnded) client.destroy();
     });
+    client.once("end", () => {
+      // A client that has gone altogether looks like one that has ended its direction and waits for an answer, until it is written to.
+      // Even an empty write is refused then.
+      client.write(noBytes);
+      guest.setTimeout(deadlines.tunnelHalfClosed);
+    });
     client.once("close", () => {
-      if (!guest.destroyed && !guest.writableFinished) guest.resetAndDestroy();
+      // As with a connection of its own: what the client sent before its end arrives, and without that end the guest sees a cut.
+      if (guest.writableEnded) guest.destroySoon();
+      else guest.resetAndDestroy();
     });
     client.pipe(guest);
     guest.pipe(client);
