@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { rm } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { cliEntry } from "@wrenn/cli";
 import { pollUntil, runUnchecked } from "@wrenn/system";
 import { afterEach, describe, expect, it } from "vitest";
@@ -44,12 +44,15 @@ describe("up", () => {
         (name) => expect.objectContaining({ name }) as unknown,
       ),
     });
+    // How the server was started is nothing by which a part would differ.
+    const environment = await readFile(`/proc/${await server.pidOf("host-agent")}/environ`, "utf8");
+    expect(environment).not.toContain("WRENN_SETUP");
     const third = await server.cli(["up"]);
     expect(third.exitCode).toBe(1);
     expect(third.stderr).toContain("(already_running)");
   });
 
-  it("in the foreground says where it is, shows logs, and stops with Ctrl-C", async () => {
+  it("in the foreground says where it is, shows logs, and stops with Ctrl-C, read or not", async () => {
     const server = await prepare();
     const up = server.spawnCli(["up"]);
     const ready = await pollUntil(async () => (up.stdout.includes("host-agent") ? true : null), {
@@ -58,6 +61,7 @@ describe("up", () => {
     });
     expect(ready).toBe(true);
     await server.untilHealthy();
+    up.child.stdout.destroy();
     up.child.kill("SIGINT");
     const result = await up.result();
     expect(result.exitCode).toBe(0);
@@ -82,19 +86,19 @@ describe("up", () => {
 
   it("says that it must be root when it is not", async () => {
     const server = await prepare();
-    // A copy of Wrenn in a folder that is closed to others says nothing to them at all.
-    const { stdout } = await runUnchecked("setpriv", [
-      ...[
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "env",
-        `WRENN_DIR=${server.layout.root}`,
-        "WRENN_SETUP=never",
-      ],
-      ...["sh", "-c", 'test -r "$1" || { echo closed; exit; }; exec "$0" "$1" up 2>&1', process.execPath, cliEntry],
-    ]);
-    expect(stdout).toMatch(/\(root_required\)|^closed$/m);
+    // What a server of root's leaves there for root alone.
+    for (const file of [server.layout.credentials, server.layout.processRecord("server")]) {
+      await writeFile(file, "{}", { mode: 0o600 });
+    }
+    for (const verb of [["up"], ["run", "true"], ["ls"], ["status"], ["down"]]) {
+      // A copy of Wrenn in a folder that is closed to others says nothing to them at all.
+      const script = 'test -r "$1" || { echo closed; exit; }; exec "$0" "$@" 2>&1';
+      const { stdout } = await runUnchecked("setpriv", [
+        ...["--reuid=65534", "--regid=65534", "--clear-groups", "env", `WRENN_DIR=${server.layout.root}`],
+        ...["WRENN_SETUP=never", "sh", "-c", script, process.execPath, cliEntry, ...verb],
+      ]);
+      expect(`${verb.join(" ")}: ${stdout}`).toMatch(/\(root_required\)|: closed$/m);
+    }
   });
 
   it("after kill -9 of the supervisor adopts what it left, sandboxes included", async () => {
@@ -118,6 +122,7 @@ describe("up", () => {
     for (const part of ["server", "control-plane", "host-agent", "postgres"]) {
       process.kill(await server.pidOf(part), "SIGKILL");
     }
+    expect((await server.cli(["down", "--destroy"])).stderr).toContain("(host_unavailable)");
     expect(await server.cli(["up", "--detach"])).toMatchObject({ exitCode: 0 });
     const command = await sandbox.commands.start("true");
     expect((await command.wait()).exitCode).toBe(0);
