@@ -1,35 +1,17 @@
-import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { LineSplitter, QmpClient, type QmpEvent } from "./qmp.ts";
-
-const greeting = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\r\n`;
+import { type ScriptedAnswer, serveQmp } from "./testing/scripted-qmp.ts";
 
 let directory: string;
 let server: Server;
 let socketPath: string;
 let events: QmpEvent[];
 
-/** The other side of the protocol, scripted: answers each line of the client with the bytes given for that command. */
-async function serve(answer: (command: string, id: number, socket: Socket) => void): Promise<void> {
-  server.on("connection", (socket) => {
-    socket.on("error", () => undefined);
-    socket.write(greeting);
-    const lines = new LineSplitter();
-    socket.on("data", (chunk) => {
-      for (const line of lines.push(chunk)) {
-        const { execute, id } = JSON.parse(line) as { execute: string; id: number };
-        if (execute === "qmp_capabilities") socket.write(`{"return": {}, "id": ${id}}\r\n`);
-        else answer(execute, id, socket);
-      }
-    });
-  });
-  server.listen(socketPath);
-  await once(server, "listening");
-}
+const serve = (answer: ScriptedAnswer): Promise<void> => serveQmp(server, socketPath, answer);
 
 const connect = (): Promise<QmpClient> => QmpClient.connect(socketPath, (event) => events.push(event));
 

@@ -23,15 +23,20 @@ const lastWordsMs = 1_000;
 /** How often an adopted engine's process, whose exit the kernel tells only its parent, is looked at. */
 const aliveIntervalMs = 1_000;
 
+/** How soon background work that failed is tried again. */
+const retryIntervalMs = 1_000;
+
 export class QemuVm implements VirtualMachine {
   readonly identity: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
   readonly #end = deferred<VmEnd>();
   readonly #files: SandboxLayout;
   readonly #console: ConsoleLog;
-  readonly #timers: NodeJS.Timeout[] = [];
   #qmp: QmpClient | null = null;
   #draining: Promise<void> | null = null;
+  /** Whether the guest's status is being asked for, and whether it may have changed since. */
+  #checking = false;
+  #changed = false;
   /** Set when the end is known, or wanted: nothing is reported after it. */
   #over = false;
 
@@ -53,13 +58,14 @@ export class QemuVm implements VirtualMachine {
     options: { exited?: Promise<number>; signal?: AbortSignal } = {},
   ): Promise<QemuVm> {
     const vm = new QemuVm(identity, files);
-    if (options.exited !== undefined) void vm.#awaitExit(options.exited);
+    const { exited } = options;
+    if (exited !== undefined) vm.#background(() => vm.#awaitExit(exited));
     await vm.#connect({
       mayStillCome: () => !vm.#over,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     vm.#every(drainIntervalMs, () => vm.#drain());
-    if (options.exited === undefined) vm.#every(aliveIntervalMs, () => vm.#checkAlive());
+    if (exited === undefined) vm.#every(aliveIntervalMs, () => vm.#checkAlive());
     // A guest may have ended while no host agent was connected to hear of it.
     await vm.#checkStatus();
     return vm;
@@ -92,7 +98,7 @@ export class QemuVm implements VirtualMachine {
     };
     const qmp = await QmpClient.connect(this.#files.qmpSocket, onEvent, options);
     this.#qmp = qmp;
-    void this.#awaitLoss(qmp);
+    this.#background(() => this.#awaitLoss(qmp));
   }
 
   #handleEvent(event: QmpEvent): void {
@@ -100,11 +106,25 @@ export class QemuVm implements VirtualMachine {
       case "SHUTDOWN":
       case "GUEST_PANICKED":
       case "STOP":
-        void this.#checkStatus();
+        this.#statusChanged();
         break;
       default:
         break;
     }
+  }
+
+  /** One question at a time, however many events an engine sends: a compromised one must not fill the host agent's memory. */
+  #statusChanged(): void {
+    this.#changed = true;
+    if (this.#checking) return;
+    this.#checking = true;
+    this.#background(async () => {
+      do {
+        this.#changed = false;
+        await this.#checkStatus();
+      } while (this.#changed);
+      this.#checking = false;
+    });
   }
 
   /** Asks QEMU whether the guest still runs, and reports its end if it does not. */
@@ -142,10 +162,10 @@ export class QemuVm implements VirtualMachine {
     if (!(await waitForExit(this.identity, deadlines.engineQuit))) {
       try {
         await this.#connect({});
-        await this.#checkStatus();
       } catch (error) {
         await this.#report("vm_died", `QEMU closed its control socket and did not open it again: ${String(error)}`);
       }
+      this.#statusChanged();
       return;
     }
     await this.#processGone();
@@ -175,16 +195,34 @@ export class QemuVm implements VirtualMachine {
 
   #stopWatching(): void {
     this.#over = true;
-    for (const timer of this.#timers) clearInterval(timer);
     this.#qmp?.close();
   }
 
   #every(intervalMs: number, work: () => Promise<void>): void {
-    const timer = setInterval(() => {
-      void work();
-    }, intervalMs);
-    timer.unref();
-    this.#timers.push(timer);
+    this.#background(async () => {
+      while (!this.#over) {
+        await delay(intervalMs, undefined, { ref: false });
+        await work();
+      }
+    });
+  }
+
+  /**
+   * Does work that nobody waits for, again until it succeeds. What fails in passing, such as a look into /proc without a free file
+   * descriptor, is no sign that the VM has ended, and must not end the watch over it, nor the host agent.
+   */
+  #background(work: () => Promise<void>): void {
+    const persist = async (): Promise<void> => {
+      while (!this.#over) {
+        try {
+          await work();
+          return;
+        } catch {
+          await delay(retryIntervalMs, undefined, { ref: false });
+        }
+      }
+    };
+    void persist();
   }
 
   /** Moves what the guest has printed into its file. One at a time: reading takes it out of the ring. */
