@@ -1,4 +1,4 @@
-/** Whether the host has room for one more sandbox, counting those whose creation is under way but not in memory yet. */
+/** Whether the host has room for one more sandbox, counting all the memory that others were promised, touched or not. */
 import { readFile, statfs } from "node:fs/promises";
 import { engineMemoryOverheadMib, hostReserve, WrennError } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
@@ -25,32 +25,41 @@ export function memoryFigureMib(memInfo: string, name: string): number {
   return Math.floor(Number(kib) / 1_024);
 }
 
+/** Memory that is promised to one sandbox. */
+export interface MemoryPromise {
+  /** The sandbox runs: what it has touched of its memory shows in the host's figures from now on. */
+  settle(): void;
+  /** The sandbox holds no memory any more. */
+  release(): void;
+}
+
 export class Admission {
   readonly #layout: Layout;
+  /** Of all sandboxes. A guest that has touched little of its memory yet may take the rest at any time. */
   #promisedMib = 0;
+  /** Of those whose creation is under way. */
+  #unsettledMib = 0;
 
   constructor(layout: Layout) {
     this.#layout = layout;
   }
 
   /**
-   * Promises memory to a sandbox that is about to be created, until the returned function is called.
+   * Promises memory to a sandbox that is about to be created.
    * @throws WrennError `host_out_of_memory` or `host_out_of_disk`
    */
-  async admit(memoryMib: number): Promise<() => void> {
-    const wantedMib = memoryMib + engineMemoryOverheadMib;
+  async admit(memoryMib: number): Promise<MemoryPromise> {
     // Promised before the host is looked at, so that two creates at once do not both take the same room.
-    this.#promisedMib += wantedMib;
-    const giveBack = once(() => {
-      this.#promisedMib -= wantedMib;
-    });
+    const promise = this.#promise(memoryMib);
+    const wantedMib = memoryMib + engineMemoryOverheadMib;
     try {
       const room = await readHostRoom(this.#layout);
-      const freeMib = room.memoryAvailableMib - (this.#promisedMib - wantedMib);
+      const freeMib =
+        wantedMib + Math.min(room.memoryAvailableMib - this.#unsettledMib, room.memoryTotalMib - this.#promisedMib);
       const neededMib = wantedMib + hostReserve.memoryMib;
       if (freeMib < neededMib) {
         throw new WrennError("host_out_of_memory", {
-          message: `The host has ${Math.max(freeMib, 0)} MiB of free memory; this sandbox needs ${neededMib} MiB, what the host keeps for itself included.`,
+          message: `The host has ${Math.max(freeMib, 0)} MiB of memory that no sandbox was promised; this one needs ${neededMib} MiB, what the host keeps for itself included.`,
           details: { free_mib: Math.max(freeMib, 0), needed_mib: neededMib },
         });
       }
@@ -60,11 +69,32 @@ export class Admission {
           details: { free_bytes: room.diskAvailableBytes, reserve_bytes: hostReserve.diskBytes },
         });
       }
-      return giveBack;
+      return promise;
     } catch (error) {
-      giveBack();
+      promise.release();
       throw error;
     }
+  }
+
+  /** Takes over the promise that another host agent made to a sandbox that runs. */
+  adopt(memoryMib: number): MemoryPromise {
+    const promise = this.#promise(memoryMib);
+    promise.settle();
+    return promise;
+  }
+
+  #promise(memoryMib: number): MemoryPromise {
+    const mib = memoryMib + engineMemoryOverheadMib;
+    this.#promisedMib += mib;
+    this.#unsettledMib += mib;
+    const settle = once(() => {
+      this.#unsettledMib -= mib;
+    });
+    const release = once(() => {
+      settle();
+      this.#promisedMib -= mib;
+    });
+    return { settle, release };
   }
 }
 

@@ -102,7 +102,7 @@ async function clearUp(context: InventoryContext, journal: Journal): Promise<Dea
     return null;
   }
   const files = layout.sandbox(journal.sandboxId);
-  await removeDisk({ files, slot: null, vm: null, process: null });
+  await removeDisk({ files, slot: null, vm: null, process: null, memory: null });
   const dead: DeadJournal =
     journal.state === "dead" ? { ...journal, slot: null, process: null } : await deathWhileAway(layout, journal);
   await writeJournal(layout, dead);
@@ -129,6 +129,7 @@ export async function adoptSandbox(
   const slot = context.slots.adopt(journal.slot);
   holdings.slot = slot;
   holdings.process = journal.process;
+  holdings.memory = context.admission.adopt(journal.memoryMib);
   try {
     const vm = await adoptVm(journal.process, holdings.files);
     holdings.vm = vm;

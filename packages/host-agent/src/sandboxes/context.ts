@@ -5,12 +5,12 @@ import type { Cgroups } from "../engines/cgroups.ts";
 import type { VirtualMachine } from "../engines/engine.ts";
 import type { Engines } from "../engines/engines.ts";
 import type { Slot, SlotPool } from "../network/slot-pool.ts";
-import type { Admission } from "./admission.ts";
+import type { Admission, MemoryPromise } from "./admission.ts";
 import type { Journal } from "./journal.ts";
 
 export interface SandboxContext {
   readonly layout: Layout;
-  readonly engines: Engines;
+  readonly engines: Pick<Engines, "current">;
   readonly slots: SlotPool;
   readonly cgroups: Cgroups;
   readonly admission: Admission;
@@ -26,6 +26,7 @@ export interface Holdings {
   vm: VirtualMachine | null;
   /** The engine's process; known a little before there is a `vm` to speak of. */
   process: ProcessIdentity | null;
+  memory: MemoryPromise | null;
 }
 
 /** One sandbox in memory: its journal as last written, what it holds, and what is being done to it. */

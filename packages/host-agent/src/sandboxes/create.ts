@@ -16,7 +16,7 @@ import type { Engine, VirtualMachine } from "../engines/engine.ts";
 import type { Slot } from "../network/slot-pool.ts";
 import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
 import type { Holdings, SandboxContext } from "./context.ts";
-import { endEngine, releaseSlot, removeDirectory, removeDisk } from "./free.ts";
+import { endEngine, releaseMemory, releaseSlot, removeDirectory, removeDisk } from "./free.ts";
 import { initialiseGuest } from "./guest-client.ts";
 import { type Journal, type RunningJournal, type SandboxFacts, writeJournal } from "./journal.ts";
 
@@ -77,7 +77,6 @@ export async function createSandbox(
   const boot = await findBootFiles(layout);
   assertSizes(request, template.diskMib);
 
-  let giveBackRoom: (() => void) | undefined;
   let membership: CgroupMembership = { procsFiles: [] };
   const record = async (journal: Journal): Promise<void> => {
     await writeJournal(layout, journal);
@@ -95,8 +94,9 @@ export async function createSandbox(
     {
       name: "admit",
       run: async () => {
-        giveBackRoom = await admission.admit(request.memoryMib);
+        holdings.memory = await admission.admit(request.memoryMib);
       },
+      undo: async () => releaseMemory(holdings),
     },
     {
       // Needs no journal: the pool itself removes slots that no journal names.
@@ -190,7 +190,7 @@ export async function createSandbox(
   } catch (error) {
     throw hasErrno(error, "ENOSPC") ? new WrennError("host_out_of_disk", { cause: error }) : error;
   } finally {
-    giveBackRoom?.();
+    holdings.memory?.settle();
   }
 }
 

@@ -14,7 +14,7 @@ beforeEach(async () => {
   layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-free-")));
   const files = layout.sandbox(newId("sandbox"));
   await mkdir(files.directory, { recursive: true });
-  holdings = { files, slot: null, vm: null, process: null };
+  holdings = { files, slot: null, vm: null, process: null, memory: null };
 });
 
 afterEach(async () => {

@@ -16,6 +16,7 @@ type FreeingContext = Pick<SandboxContext, "cgroups" | "slots" | "layout">;
 export async function freeHoldings(context: FreeingContext, id: SandboxId, holdings: Holdings): Promise<void> {
   await tryAll([
     { name: "end the engine", run: () => endEngine(holdings) },
+    { name: "give back the memory", run: async () => releaseMemory(holdings) },
     { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
     { name: "release the slot", run: () => releaseSlot(context, holdings) },
     { name: "remove the disk", run: () => removeDisk(holdings) },
@@ -33,6 +34,13 @@ export async function endEngine(holdings: Holdings): Promise<void> {
     holdings.vm = null;
   }
   holdings.process = null;
+}
+
+export function releaseMemory(holdings: Holdings): void {
+  // An engine that could not be ended still has it.
+  if (holdings.process !== null) return;
+  holdings.memory?.release();
+  holdings.memory = null;
 }
 
 export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdings: Holdings): Promise<void> {

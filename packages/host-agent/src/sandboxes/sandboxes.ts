@@ -147,7 +147,7 @@ export class Sandboxes {
     setMaxListeners(0, gone.signal);
     const entry: SandboxEntry = {
       journal,
-      holdings: { files, slot: null, vm: null, process: null },
+      holdings: { files, slot: null, vm: null, process: null, memory: null },
       gone,
       operation: null,
     };
