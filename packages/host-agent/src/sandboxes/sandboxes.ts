@@ -165,8 +165,11 @@ export class Sandboxes {
     const { vm } = entry.holdings;
     const awaitEnd = async (): Promise<void> => {
       const end = await vm?.ended;
-      // A destroy that is under way frees everything itself.
-      if (end !== undefined && entry.operation === null) await this.#reap(entry, end);
+      if (end === undefined) return;
+      // The creation may be writing down that the VM runs; a destroy frees everything itself, or leaves the rest to the next.
+      while (entry.operation !== null) await settled(entry.operation.done);
+      const known = this.#entries.get(entry.journal.sandboxId) === entry;
+      if (known && entry.journal.state === "running") await this.#reap(entry, end);
     };
     void awaitEnd();
   }
