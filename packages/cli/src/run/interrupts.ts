@@ -33,6 +33,20 @@ export class Interrupts {
     return this.#giveUp.signal;
   }
 
+  /**
+   * Rejects when `signal` aborts. What is waited for is raced with this: a signal that a client derives from ours may be
+   * collected as garbage and never abort (nodejs/node#57736).
+   */
+  async givenUp(): Promise<never> {
+    return new Promise((_resolve, reject) => {
+      const abort = (): void => {
+        reject(this.signal.reason instanceof Error ? this.signal.reason : new Error("given up"));
+      };
+      if (this.signal.aborted) abort();
+      else this.signal.addEventListener("abort", abort, { once: true });
+    });
+  }
+
   giveUp(reason: Error): void {
     this.#giveUp.abort(reason);
   }

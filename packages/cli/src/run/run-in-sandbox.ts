@@ -154,7 +154,7 @@ async function follow(
     }, inputGraceMs);
   });
   try {
-    return { result: await command.wait(), reconnected };
+    return { result: await Promise.race([command.wait(), interrupts.givenUp()]), reconnected };
   } finally {
     ended = true;
     interrupts.commandEnded();
