@@ -68,6 +68,21 @@ describe("while a sandbox runs", () => {
 });
 
 describe("run", () => {
+  it("does not wait for ever for a command whose input broke off", async () => {
+    const cli = server().spawnCli(["run", "--", "sh", "-c", "echo ready; cat > /dev/null"]);
+    await pollUntil(async () => (cli.stdout.includes("ready") ? true : null), { timeoutMs: 60_000, intervalMs: 50 });
+    const piece = Buffer.alloc(65_536);
+    const feeding = setInterval(() => cli.child.stdin.write(piece), 20);
+    await delay(500);
+    process.kill(await server().pidOf("control-plane"), "SIGKILL");
+    const result = await cli.result();
+    clearInterval(feeding);
+    expect(result.exitCode).toBe(125);
+    expect(result.stderr).toContain("input could not be handed on");
+    await server().untilHealthy();
+    expect(await server().untilNoSandboxes()).toEqual([]);
+  });
+
   it("says that the guest's kernel panicked, and exits with 125", async () => {
     const result = await server().cli([
       "run",
