@@ -247,6 +247,19 @@ describe("a host agent", () => {
     await expect(agent.client.getHost({})).resolves.toMatchObject({ engine: "qemu-tcg", agentVersion: "0.1.0" });
   });
 
+  it("stops in order when it is told to while it starts", async () => {
+    await agent.signal("SIGTERM");
+    const earlier = (await agent.log()).length;
+    const logged = async (message: string): Promise<true | null> =>
+      (await agent.log()).slice(earlier).includes(`"msg":"${message}"`) ? true : null;
+    const starting = outcomeOf(agent.start());
+    await pollUntil(() => logged("inventory"), { timeoutMs: 10_000 });
+    await agent.signal("SIGTERM");
+    await starting;
+    await expect(logged("stopped")).resolves.toBe(true);
+    await agent.start();
+  });
+
   it("refuses a socket that another program serves, and replaces one that nobody does", async () => {
     await agent.signal("SIGTERM");
     expect(await agent.traces()).toEqual({ ...nothing, namespaces: 0 });
