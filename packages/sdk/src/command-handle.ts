@@ -47,7 +47,7 @@ export class CommandHandle {
   readonly #signal: AbortSignal;
   readonly #result: Promise<CommandResult>;
 
-  /** Made by `CommandsClient.start`. `events` is the stream behind its start event; `stop` ends it. */
+  /** Made by `CommandsClient.start`. `events` is the stream behind its start event; `stop` follows the caller's signal. */
   constructor(
     guest: GuestConnection,
     pid: number,
@@ -58,7 +58,7 @@ export class CommandHandle {
     this.pid = pid;
     this.#guest = guest;
     this.#options = options;
-    this.#signal = options.signal === undefined ? stop.signal : AbortSignal.any([stop.signal, options.signal]);
+    this.#signal = stop.signal;
     // Followed from the beginning, so that an end that comes before `wait` is called is not missed.
     this.#result = this.#follow(events);
     this.#result.catch(() => {

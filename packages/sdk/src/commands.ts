@@ -48,16 +48,26 @@ export class CommandsClient {
    */
   async start(cmd: string, options: CommandOptions = {}): Promise<CommandHandle> {
     const stop = new AbortController();
-    const signal = options.signal === undefined ? stop.signal : AbortSignal.any([stop.signal, options.signal]);
+    const { signal } = stop;
+    // Not AbortSignal.any: what it returns can be collected as garbage while it is waited for (nodejs/node#57736).
+    const abort = (): void => {
+      stop.abort(options.signal?.reason);
+    };
+    if (options.signal?.aborted === true) abort();
+    options.signal?.addEventListener("abort", abort, { once: true });
     const stream = this.#guest.processes.start(startRequest(cmd, options), { headers: startHeaders(options), signal });
     const events = stream[Symbol.asyncIterator]();
     try {
       const first = await events.next();
       const event = first.done === true ? undefined : first.value.event?.event;
       if (event?.case !== "start") throw new Error("the stream did not begin with the process's start");
-      return new CommandHandle(this.#guest, event.value.pid, events, stop, options);
+      const handle = new CommandHandle(this.#guest, event.value.pid, events, stop, options);
+      const unfollow = (): void => options.signal?.removeEventListener("abort", abort);
+      handle.wait().then(unfollow, unfollow);
+      return handle;
     } catch (error) {
       stop.abort();
+      options.signal?.removeEventListener("abort", abort);
       options.signal?.throwIfAborted();
       throw errorFromGuest(error, {
         [Code.NotFound]: "command_not_found",

@@ -1,6 +1,6 @@
 /** The pool of network slots: made ahead, lent to one sandbox at a time, and never lent again: a used one is removed whole. */
 import { intervals, WrennError } from "@wrenn/contract";
-import { runSteps, tryAll } from "@wrenn/system";
+import { runSteps, tryAll, withSignals } from "@wrenn/system";
 import { enableForwarding, openTunDevice } from "./host-settings.ts";
 import { ensureHostTable, installHostTable, removeHostTable } from "./host-table.ts";
 import { findSlots, makeNamespace, removeNamespace } from "./namespace.ts";
@@ -175,7 +175,8 @@ export class SlotPool {
   /** As `#make`, for a caller who waits. */
   async #makeNow(signal: AbortSignal | undefined): Promise<PlannedSlot> {
     const closing = this.#closing.signal;
-    const making = this.#make(signal === undefined ? closing : AbortSignal.any([signal, closing]));
+    const making =
+      signal === undefined ? this.#make(closing) : withSignals([signal, closing], (either) => this.#make(either));
     this.#makings.add(making);
     try {
       return await making;

@@ -1,6 +1,6 @@
 /** Waiting for a guest that boots: how long, how often, and what ends the wait early. */
 import { deadlines, WrennError } from "@wrenn/contract";
-import { withSignals, withTimeLimit } from "../abort.ts";
+import { withSignals, withTimeLimit } from "@wrenn/system";
 import type { VirtualMachine, VmEnd } from "../engines/engine.ts";
 import { waitForGuest } from "./guest-client.ts";
 

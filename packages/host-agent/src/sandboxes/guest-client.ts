@@ -4,8 +4,7 @@ import { request } from "node:http";
 import { createConnection, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, guestAgentPort, type SandboxId, WrennError } from "@wrenn/contract";
-import { pollUntil } from "@wrenn/system";
-import { withTimeLimit } from "../abort.ts";
+import { pollUntil, withTimeLimit } from "@wrenn/system";
 import { deferred } from "../deferred.ts";
 
 export interface GuestConfiguration {

@@ -3,8 +3,7 @@ import { request } from "node:http";
 import { createConnection, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, guestAgentPort, WrennError } from "@wrenn/contract";
-import { hasErrno } from "@wrenn/system";
-import { withTimeLimit } from "../abort.ts";
+import { hasErrno, withTimeLimit } from "@wrenn/system";
 
 /** A service that has just been started may bind a moment later than it is asked for. Milliseconds before each attempt. */
 const attemptDelaysMs = [0, 100, 200, 400] as const;

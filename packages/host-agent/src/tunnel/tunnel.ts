@@ -6,8 +6,8 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { asWrennError, deadlines, parseUuid, type SandboxId, WrennError } from "@wrenn/contract";
+import { withSignals } from "@wrenn/system";
 import type { BaseLogger } from "pino";
-import { withSignals } from "../abort.ts";
 import type { Reach, Sandboxes } from "../sandboxes/sandboxes.ts";
 import { dialGuest } from "./dial.ts";
 
