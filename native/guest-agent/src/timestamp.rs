@@ -1,4 +1,6 @@
 //! `google.protobuf.Timestamp`, with the JSON that proto3 asks for: RFC 3339 in UTC, ending in `Z`.
+use std::ops::RangeInclusive;
+
 use chrono::{DateTime, SecondsFormat};
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -10,6 +12,16 @@ pub(crate) struct Timestamp {
     pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
     pub(crate) nanos: i32,
+}
+
+/// What the protocol can express: the years 1 to 9999.
+const RANGE: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+impl Timestamp {
+    /// Times of files, which any user can set to any time, are moved into the range.
+    pub(crate) fn nearest(seconds: i64, nanos: i64) -> Self {
+        Self { seconds: seconds.clamp(*RANGE.start(), *RANGE.end()), nanos: i32::try_from(nanos).unwrap_or_default() }
+    }
 }
 
 impl Serialize for Timestamp {
@@ -46,5 +58,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<Timestamp>(json).unwrap(), time);
         }
         assert!(serde_json::to_string(&Timestamp { seconds: i64::MAX, nanos: 0 }).is_err());
+        assert_eq!(serde_json::to_string(&Timestamp::nearest(i64::MAX, 0)).unwrap(), "\"9999-12-31T23:59:59Z\"");
+        assert_eq!(serde_json::to_string(&Timestamp::nearest(i64::MIN, 0)).unwrap(), "\"0001-01-01T00:00:00Z\"");
     }
 }

@@ -15,6 +15,9 @@ use crate::server::body::discard;
 /// E2B's agent sends a keepalive after so many idle seconds unless the caller asks otherwise.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(90);
 
+/// Any longer is as good as never, and clocks cannot add up just any number of seconds.
+const MAX_KEEPALIVE_SECONDS: u64 = 24 * 60 * 60;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     Unary,
@@ -64,7 +67,7 @@ impl Call {
         self.header("keepalive-ping-interval")
             .and_then(|value| value.parse().ok())
             .filter(|seconds| *seconds > 0)
-            .map_or(DEFAULT_KEEPALIVE, Duration::from_secs)
+            .map_or(DEFAULT_KEEPALIVE, |seconds| Duration::from_secs(u64::min(seconds, MAX_KEEPALIVE_SECONDS)))
     }
 
     pub(crate) fn has_flag(&self, name: &str) -> bool {

@@ -12,6 +12,9 @@ pub(super) struct Validators {
     modified_seconds: u64,
 }
 
+/// The end of the year 9999: later dates cannot be written.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
@@ -23,7 +26,7 @@ fn seconds(date: &str) -> Option<u64> {
 
 impl Validators {
     pub(super) fn of(metadata: &Metadata) -> Self {
-        let modified_seconds = u64::try_from(metadata.mtime()).unwrap_or_default();
+        let modified_seconds = u64::try_from(metadata.mtime()).unwrap_or_default().min(LAST_SECOND);
         let nanoseconds = metadata.mtime_nsec();
         let (size, inode) = (metadata.size(), metadata.ino());
         Self {

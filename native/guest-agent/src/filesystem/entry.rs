@@ -75,10 +75,7 @@ pub(crate) fn describe(path: &str, names: &mut Names) -> io::Result<EntryInfo> {
         permissions: permissions(&own),
         owner: names.user(own.uid()),
         group: names.group(own.gid()),
-        modified_time: Some(Timestamp {
-            seconds: own.mtime(),
-            nanos: i32::try_from(own.mtime_nsec()).unwrap_or_default(),
-        }),
+        modified_time: Some(Timestamp::nearest(own.mtime(), own.mtime_nsec())),
         symlink_target,
         metadata: metadata::read(Path::new(path)),
     })
