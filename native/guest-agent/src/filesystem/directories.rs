@@ -15,16 +15,26 @@ pub(crate) enum MakeError {
 
 /// Makes a directory and those above it. What is made belongs to the user; what was there stays as it is.
 pub(crate) fn ensure(path: &str, user: &User) -> Result<(), MakeError> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => return Err(MakeError::IsFile(path.to_owned())),
-        // A file above: the directory above says so.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(MakeError::Io(path.to_owned(), error)),
+    let mut missing = Vec::new();
+    let mut directory = path;
+    loop {
+        match fs::metadata(directory) {
+            Ok(metadata) if metadata.is_dir() => break,
+            Ok(_) => return Err(MakeError::IsFile(directory.to_owned())),
+            // A file above: the directory above says so.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(MakeError::Io(directory.to_owned(), error)),
+        }
+        missing.push(directory);
+        if directory == "/" {
+            break;
+        }
+        directory = paths::parent(directory);
     }
-    if path != "/" {
-        ensure(paths::parent(path), user)?;
-    }
+    missing.into_iter().rev().try_for_each(|directory| make(directory, user))
+}
+
+fn make(path: &str, user: &User) -> Result<(), MakeError> {
     let failed = |error| MakeError::Io(path.to_owned(), error);
     match DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => chown(path, Some(user.uid), Some(user.gid)).map_err(failed),

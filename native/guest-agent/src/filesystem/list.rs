@@ -1,7 +1,8 @@
 //! Lists a directory, several levels deep if wanted.
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::entry;
 use crate::connect::{Code, ConnectError};
@@ -41,17 +42,25 @@ enum WalkError {
     TooMany,
 }
 
+/// Names in a directory, the first of them last.
+fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
 impl Listing {
+    /// Without recursion: nesting is bounded by the length of a path alone, and a thread's stack is small.
     fn walk(&mut self, directory: &str, depth: u32) -> Result<(), WalkError> {
-        let mut names = fs::read_dir(directory)
-            .and_then(|entries| {
-                entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>()
-            })
-            .map_err(WalkError::Io)?;
-        names.sort_unstable();
-        for name in names {
-            let path = Path::new(directory).join(name).to_string_lossy().into_owned();
-            let Ok(entry) = entry::describe(&path, &mut self.names) else {
+        let mut open = vec![(PathBuf::from(directory), names_in(Path::new(directory)).map_err(WalkError::Io)?)];
+        while let Some((directory, names)) = open.last_mut() {
+            let Some(name) = names.pop() else {
+                open.pop();
+                continue;
+            };
+            let path = directory.join(name);
+            let shown = path.to_string_lossy().into_owned();
+            let Ok(entry) = entry::describe(&shown, &mut self.names) else {
                 // It was removed while we looked.
                 continue;
             };
@@ -59,12 +68,10 @@ impl Listing {
                 return Err(WalkError::TooMany);
             }
             self.entries.push(entry);
-            if depth > 1 && fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-                match self.walk(&path, depth - 1) {
-                    // Removed meanwhile, or a pseudo file system that refuses: what is left is still worth having.
-                    Ok(()) | Err(WalkError::Io(_)) => {}
-                    Err(error) => return Err(error),
-                }
+            let deeper = u32::try_from(open.len()).is_ok_and(|levels| levels < depth);
+            if deeper && fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                // Removed meanwhile, or a pseudo file system that refuses: what is left is still worth having.
+                open.extend(names_in(&path).ok().map(|names| (path, names)));
             }
         }
         Ok(())

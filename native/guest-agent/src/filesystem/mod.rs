@@ -5,6 +5,7 @@ pub(crate) mod directories;
 pub(crate) mod entry;
 mod list;
 pub(crate) mod metadata;
+mod removal;
 mod service;
 mod tree_watch;
 mod watch_stream;

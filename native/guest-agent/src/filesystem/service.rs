@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::directories::{self, MakeError};
 use super::tree_watch::{TreeWatch, WatchOptions};
 use super::watch_stream::{WatchEvents, WatchStream};
-use super::{entry, list};
+use super::{entry, list, removal};
 use crate::agent::Agent;
 use crate::connect::call::Framing;
 use crate::connect::{Call, ConnectError, reply};
@@ -150,19 +150,10 @@ async fn remove(agent: &Agent, call: &mut Call) -> Result<proto::RemoveResponse,
         return Err(ConnectError::invalid_argument("the root directory cannot be removed"));
     }
     on_disk(move || {
-        let removed = match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
-            Ok(_) => fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        match removed {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Err(ConnectError::io(&format!("error removing {path}"), &error))
-            }
-            _ => Ok(proto::RemoveResponse {}),
-        }
+        removal::remove(&path).map_err(|error| ConnectError::io(&format!("error removing {path}"), &error))
     })
-    .await
+    .await?;
+    Ok(proto::RemoveResponse {})
 }
 
 struct WatchRequest {

@@ -91,10 +91,10 @@ impl TreeWatch {
             reported: Default::default(),
             upload: None,
         };
-        tree.watch("")?;
+        let watch = tree.watch("")?;
         if options.recursive {
             // Whatever appears from here on is seen twice rather than never.
-            tree.watch_below("", &mut Vec::new());
+            tree.watch_below(watch, "", &mut Vec::new());
             tree.reported = Default::default();
         }
         Ok(tree)
@@ -119,26 +119,29 @@ impl TreeWatch {
     }
 
     /// Watches every directory below one that is watched, and notes all entries found on the way.
-    fn watch_below(&mut self, relative: &str, found: &mut Vec<String>) {
-        let watch = self.directories.iter().find(|(_, path)| *path == relative).map(|(watch, _)| *watch);
-        let (Some(watch), Ok(entries)) = (watch, fs::read_dir(self.absolute(relative))) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let path = join(relative, &name);
-            self.reported[1].insert((watch, name));
-            found.push(path.clone());
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.watch_new_directory(&path, found);
+    fn watch_below(&mut self, watch: i32, relative: &str, found: &mut Vec<String>) {
+        // A list, not recursion: nesting is bounded by the length of a path alone, and a thread's stack is small.
+        let mut unseen = vec![(watch, relative.to_owned())];
+        while let Some((watch, directory)) = unseen.pop() {
+            let Ok(entries) = fs::read_dir(self.absolute(&directory)) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = join(&directory, &name);
+                self.reported[1].insert((watch, name));
+                found.push(path.clone());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                    && let Some(watch) = self.watch_directory(&path)
+                {
+                    unseen.push((watch, path));
+                }
             }
         }
     }
 
-    fn watch_new_directory(&mut self, relative: &str, found: &mut Vec<String>) {
-        // It may be gone already, or be a link by now: then there is nothing to watch.
+    /// It may be gone already, or be a link by now: then there is nothing to watch.
+    fn watch_directory(&mut self, relative: &str) -> Option<i32> {
         let is_directory = fs::symlink_metadata(self.absolute(relative)).is_ok_and(|metadata| metadata.is_dir());
-        if is_directory && self.watch(relative).is_ok() {
-            self.watch_below(relative, found);
-        }
+        is_directory.then(|| self.watch(relative).ok()).flatten()
     }
 
     /// A directory that left the tree takes its watches with it unless they are removed.
@@ -286,7 +289,9 @@ impl TreeWatch {
         if is_directory && self.options.recursive {
             // What was made in it before it was watched would otherwise never be told.
             let mut found = Vec::new();
-            self.watch_new_directory(path, &mut found);
+            if let Some(watch) = self.watch_directory(path) {
+                self.watch_below(watch, path, &mut found);
+            }
             for path in found {
                 self.emit(&path, EventType::Create, batch);
             }
