@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { Code } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startGuestAgent, type GuestAgent } from "./harness.ts";
+import { basicUser, startGuestAgent, type GuestAgent } from "./harness.ts";
 import { observe, shell } from "./process-events.ts";
 
 const token = "first-token";
@@ -102,6 +102,12 @@ describe("once a token is set", () => {
   ])("%s is refused", async (_, path, headers, message) => {
     const response = await agent.fetch(path(), { headers });
     expect([response.status, await response.json()]).toEqual([401, { code: 401, message }]);
+  });
+
+  test("a signature without a user is for the default user, whoever its bearer says to be", async () => {
+    const headers = { Authorization: basicUser("root") };
+    const response = await agent.fetch(signed("secret", "read"), { headers });
+    expect([response.status, await response.text()]).toEqual([200, "secret"]);
   });
 
   test("it is changed only by who knows it", async () => {

@@ -9,6 +9,7 @@ use crate::agent::{Agent, basic_user};
 use crate::paths;
 use crate::server::body::HttpError;
 use crate::server::router::{query, token};
+use crate::settings::Settings;
 use crate::sync::lock;
 use crate::users::User;
 
@@ -42,6 +43,8 @@ pub(super) fn check(agent: &Agent, parts: &Parts, operation: Operation) -> Resul
                 };
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 signature::verify(&signed, secret, now.as_secs().cast_signed()).map_err(unauthorized)?;
+                // A header is not signed: it cannot say whose home a relative path starts at.
+                return settle(&settings, username.as_deref(), path);
             }
         }
     }
@@ -56,9 +59,12 @@ pub(super) fn named(
     username: Option<String>,
     path: Option<String>,
 ) -> Result<Access, HttpError> {
-    let settings = lock(&agent.settings);
     let name = username.filter(|name| !name.is_empty()).or_else(|| basic_user(headers));
-    let user = settings.user(name.as_deref()).map_err(unauthorized)?;
+    settle(&lock(&agent.settings), name.as_deref(), path)
+}
+
+fn settle(settings: &Settings, name: Option<&str>, path: Option<String>) -> Result<Access, HttpError> {
+    let user = settings.user(name).map_err(unauthorized)?;
     Ok(Access { user, default_directory: settings.default_directory.clone(), path })
 }
 
