@@ -22,11 +22,16 @@ pub(super) fn run(options: &Options) -> Result<std::convert::Infallible, BootErr
     let memory = Memory::create().map_err(failed("making a file in memory"))?;
     loop {
         let started = Instant::now();
-        let agent = start_agent(options, &memory, &signals).map_err(failed("starting the agent"))?;
-        wait_for_end_of(agent, &signals);
-        warn("the agent has died and is started again");
+        match start_agent(options, &memory, &signals) {
+            Ok(agent) => {
+                wait_for_end_of(agent, &signals);
+                warn("the agent has died and is started again");
+            }
+            // Out of processes or memory for now: no reason to end a guest whose users still run.
+            Err(error) => warn(format_args!("starting the agent: {error}")),
+        }
         if started.elapsed() < SHORT_LIFE {
-            std::thread::sleep(PAUSE);
+            pause(&signals);
         }
     }
 }
@@ -71,14 +76,27 @@ fn wait_for_end_of(agent: Pid, signals: &libc::sigset_t) {
     loop {
         // SAFETY: a valid set to read; the details of the signal are not wanted.
         let signal = unsafe { libc::sigwaitinfo(std::ptr::from_ref(signals), std::ptr::null_mut()) };
-        if POWER_OFF_SIGNALS.contains(&signal) {
-            power_off();
+        if handle(signal).contains(&agent) {
+            return;
         }
-        // One SIGCHLD may stand for several children.
-        while let Ok(Some((pid, _))) = rustix::process::wait(WaitOptions::NOHANG) {
-            if pid == agent {
-                return;
-            }
-        }
+    }
+}
+
+/// Powers off when asked to; else reaps who has ended. One SIGCHLD may stand for several children.
+fn handle(signal: libc::c_int) -> Vec<Pid> {
+    if POWER_OFF_SIGNALS.contains(&signal) {
+        power_off();
+    }
+    std::iter::from_fn(|| rustix::process::wait(WaitOptions::NOHANG).ok().flatten()).map(|(pid, _)| pid).collect()
+}
+
+/// Keeps reaping: what has ended counts against the number of processes until then.
+fn pause(signals: &libc::sigset_t) {
+    let deadline = Instant::now() + PAUSE;
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        let limit = libc::timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+        // SAFETY: a valid set and a valid time to read; the details of the signal are not wanted.
+        let signal = unsafe { libc::sigtimedwait(signals, std::ptr::null_mut(), &raw const limit) };
+        handle(signal);
     }
 }
