@@ -26,15 +26,29 @@ describe("run", () => {
       "256M",
       "--vcpus",
       "2",
+      "--disk",
+      "7G",
       "--",
       "sh",
       "-c",
-      "uname -r; nproc; id -un; hostname",
+      "uname -r; nproc; id -un; free -m | awk '/Mem:/ {print $2}'; df -m --output=size / | tail -1",
     ]);
-    const [kernel, processors, user] = result.stdout.toString().split("\n");
+    const [kernel, processors, user, memoryMib, diskMib] = result.stdout.toString().split("\n");
     expect(kernel).toMatch(/cloud-amd64$/);
     expect(processors).toBe("2");
     expect(user).toBe("user");
+    // What the kernel and the file system keep for themselves is missing.
+    expect(Number(memoryMib)).toBeGreaterThan(150);
+    expect(Number(memoryMib)).toBeLessThan(256);
+    expect(Number(diskMib)).toBeGreaterThan(6 * 1024);
+    expect(Number(diskMib)).toBeLessThan(7 * 1024);
+  });
+
+  it("finds the programs of the template minimal, and becomes root without a password", async () => {
+    const programs = "bash python3 git curl sudo ip ps tput getfattr ls";
+    const script = `for p in ${programs}; do command -v $p >/dev/null || echo no $p; done; sudo -n id -un; locale charmap`;
+    const result = await run(["--", "sh", "-c", script]);
+    expect(result.stdout.toString()).toBe("root\nUTF-8\n");
   });
 
   it("hands a megabyte of any bytes through the command's input and output unchanged", async () => {

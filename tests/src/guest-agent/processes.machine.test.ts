@@ -245,6 +245,7 @@ describe("a process runs", () => {
       USER: user.name,
       LOGNAME: user.name,
       SHELL: "/bin/bash",
+      LANG: "C.UTF-8",
       SANDBOX: "1",
       BOTH: "own",
       OWN: "a=b",

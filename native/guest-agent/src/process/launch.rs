@@ -48,6 +48,8 @@ fn environment(launch: &Launch) -> BTreeMap<&str, &str> {
         ("USER", user.name.as_str()),
         ("LOGNAME", user.name.as_str()),
         ("SHELL", user.shell.as_str()),
+        // Nothing logs in here, so nobody else would read the template's /etc/default/locale.
+        ("LANG", "C.UTF-8"),
     ]);
     if launch.pty.is_some() {
         variables.insert("TERM", "xterm-256color");
