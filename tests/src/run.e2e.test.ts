@@ -191,7 +191,7 @@ describe("the API", () => {
   it("refuses names that could be paths, and templates that are not there", async () => {
     const { sandboxes } = await server().client();
     for (const template of ["../minimal", "a/b", "", ".hidden", "x".repeat(65)]) {
-      await expect(sandboxes.create({ template })).rejects.toMatchObject({ code: "invalid_request" });
+      await expect(sandboxes.create({ template })).rejects.toMatchObject({ code: "invalid_name" });
     }
     await expect(sandboxes.create({ template: "no-such-template" })).rejects.toMatchObject({
       code: "template_not_found",

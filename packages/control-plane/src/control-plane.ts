@@ -88,7 +88,7 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       targets,
       log,
       onTunnelFailure: (id) => {
-        targets.invalidate(id);
+        targets.expire(id);
         reconciliation.nudge();
       },
     });

@@ -1,7 +1,7 @@
 /** Sandboxes as the public API shows and takes them. */
 import { z } from "zod";
 import { environmentLimits, metadataLimits, pageLimits, sandboxLimits } from "../limits.ts";
-import { minimalTemplateName, namePattern } from "../names.ts";
+import { minimalTemplateName } from "../names.ts";
 import { sandboxStatuses } from "../sandbox-state.ts";
 
 const environmentName = z.string().regex(/^[^=\0]+$/, "a variable's name is not empty and has no '=' in it");
@@ -26,7 +26,7 @@ function ranged(range: { min: number; max: number; default: number }) {
 }
 
 export const createSandboxSchema = z.strictObject({
-  template: z.string().regex(namePattern).default(minimalTemplateName),
+  template: z.string().default(minimalTemplateName),
   vcpus: ranged(sandboxLimits.vcpus),
   memory_mib: ranged(sandboxLimits.memoryMib),
   disk_mib: ranged(sandboxLimits.diskMib),

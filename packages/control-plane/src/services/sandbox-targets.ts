@@ -44,6 +44,12 @@ export class SandboxTargets {
     return this.#ask(id);
   }
 
+  /** Has the database asked again, because something went wrong. What was known is kept for when it is away. */
+  expire(id: SandboxId): void {
+    const known = this.#remembered.get(id);
+    if (known !== undefined) this.#remembered.set(id, { ...known, until: 0 });
+  }
+
   /** Forgets what was known, because this replica changed it. */
   invalidate(id: SandboxId): void {
     this.#remembered.delete(id);

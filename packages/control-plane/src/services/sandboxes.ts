@@ -3,7 +3,7 @@
  * client that leaves during a create finds the sandbox in its list. What a crash of this process cuts short is completed
  * by the reconciler.
  */
-import { can, deadlines, newId, sandboxStatuses, WrennError } from "@wrenn/contract";
+import { assertName, can, deadlines, newId, sandboxStatuses, WrennError } from "@wrenn/contract";
 import type { CreateSandbox, ErrorCode, ListSandboxesQuery, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
 import type { Logger } from "pino";
 import type { HostClients } from "../hosts/host-client.ts";
@@ -49,11 +49,11 @@ export class Sandboxes {
 
   /**
    * Answers once the sandbox runs.
-   * @throws WrennError `template_not_found`, `no_capacity`, `host_unavailable`, or why the host could not start it.
+   * @throws WrennError `invalid_name`, `template_not_found`, `no_capacity`, `host_unavailable`, or why the host could not start it.
    */
   async create(teamId: TeamId, ask: CreateSandbox): Promise<NamedSandboxRow> {
     const { store } = this.#with;
-    const template = await findTemplate(store, teamId, ask.template);
+    const template = await findTemplate(store, teamId, assertName(ask.template, "template"));
     if (template === null) {
       throw new WrennError("template_not_found", { message: `There is no template named "${ask.template}".` });
     }
