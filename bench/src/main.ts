@@ -8,7 +8,6 @@ import { measureGuestCommand } from "./benchmarks/guest-command.ts";
 import { measureLauncher } from "./benchmarks/launcher.ts";
 import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
 import { describeCircumstances } from "./circumstances.ts";
-import { guestAgentBinary, resultsDirectory } from "./paths.ts";
 import { type Measurement, renderTable, writeResults } from "./report.ts";
 import { RunningServer } from "./server.ts";
 
@@ -20,7 +19,7 @@ interface Benchmark {
 
 const benchmarks: Record<string, Benchmark> = {
   launcher: { runs: 40, measure: (_server, runs) => measureLauncher(runs) },
-  "guest-agent": { runs: 100, measure: (server, runs) => measureGuestAgent(guestAgentBinary(server.layout), runs) },
+  "guest-agent": { runs: 100, measure: (server, runs) => measureGuestAgent(server.layout.guestAgent, runs) },
   "guest-call": { runs: 15, measure: measureGuestCall },
   "guest-command": { runs: 40, measure: measureGuestCommand },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
@@ -49,4 +48,4 @@ try {
   await server.stop();
 }
 console.log(renderTable(measurements));
-console.error(`Raw samples: ${await writeResults(resultsDirectory, circumstances, measurements)}`);
+console.error(`Raw samples: ${await writeResults(circumstances, measurements)}`);

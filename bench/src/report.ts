@@ -1,7 +1,10 @@
 /** What a run of the benchmarks leaves: raw samples as JSON, and a table for people. */
 import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { median, percentile, ratioOf } from "./statistics.ts";
+
+const resultsDirectory = fileURLToPath(new URL("../results", import.meta.url));
 
 /** One row: our samples, the bare engine's where there is such a thing, and what was aimed at. */
 export interface Measurement {
@@ -28,12 +31,11 @@ export interface Circumstances {
 
 /** Writes `<directory>/<time>.json` and returns its path. */
 export async function writeResults(
-  directory: string,
   circumstances: Circumstances,
   measurements: readonly Measurement[],
 ): Promise<string> {
-  await mkdir(directory, { recursive: true });
-  const file = path.join(directory, `${circumstances.at.replaceAll(":", "-")}.json`);
+  await mkdir(resultsDirectory, { recursive: true });
+  const file = path.join(resultsDirectory, `${circumstances.at.replaceAll(":", "-")}.json`);
   await writeFile(file, `${JSON.stringify({ circumstances, measurements }, null, 2)}\n`);
   return file;
 }

@@ -37,6 +37,9 @@ export interface Layout {
   readonly logs: string;
   readonly cache: string;
   readonly bin: string;
+  /** The built guest agent, which the initramfs carries, and the record of what it was built from. */
+  readonly guestAgent: string;
+  readonly guestAgentRecord: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
   template(team: TeamId, template: TemplateId): TemplateLayout;
@@ -60,6 +63,8 @@ export function wrennLayout(root: string): Layout {
     logs: inRoot("logs"),
     cache: inRoot("cache"),
     bin: inRoot("bin"),
+    guestAgent: inRoot("bin", "wrenn-guest"),
+    guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
     template: (team, template) => templateLayout(inRoot("images", "teams", team, template)),

@@ -8,15 +8,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { createClient, type Client, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { filesystemProto, processProto } from "@wrenn/contract";
+import { layoutFromEnvironment } from "@wrenn/system";
 import { z } from "zod";
 
-const target = `${process.arch === "arm64" ? "aarch64" : "x86_64"}-unknown-linux-gnu`;
-const repository = fileURLToPath(new URL("../../../", import.meta.url));
-export const guestAgentFile = path.join(repository, "native/target", target, "release/wrenn-guest");
+/** As set-up built and installed it; the checkout that it was built from may be another. */
+export const guestAgentFile = layoutFromEnvironment().guestAgent;
 
 /** The unprivileged default user; no user of a real machine has this id. */
 export const user = { name: "user", uid: 43_210, gid: 43_210, home: "/home/user" } as const;

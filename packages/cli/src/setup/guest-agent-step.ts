@@ -15,45 +15,35 @@ const buildTimeoutMs = 1_800_000;
 /** Beside the binary: what it was built from, and what it is. */
 const recordSchema = z.object({ sources: z.string(), sha256: z.string() });
 
-export interface GuestAgentFiles {
-  readonly binary: string;
-  readonly record: string;
-}
-
-export function guestAgentFiles(layout: Layout): GuestAgentFiles {
-  return { binary: path.join(layout.bin, binaryName), record: path.join(layout.bin, `${binaryName}.json`) };
-}
-
 export function guestAgentStep(layout: Layout, repositoryRoot: string): SetupStep {
-  const files = guestAgentFiles(layout);
   return {
     name: "Building the guest agent",
     expectedSeconds: 90,
     disk: { path: path.join(repositoryRoot, "native"), bytes: 1_073_741_824 },
     needsRoot: true,
     isDone: async () => {
-      const record = await readRecord(files);
+      const record = await readRecord(layout);
       return record !== null && record.sources === (await hashSources(repositoryRoot));
     },
-    run: (progress) => buildGuestAgent(files, repositoryRoot, progress),
+    run: (progress) => buildGuestAgent(layout, repositoryRoot, progress),
   };
 }
 
 /** SHA-256 of the installed guest agent, or null when none is. */
 export async function installedGuestAgent(layout: Layout): Promise<string | null> {
-  return (await readRecord(guestAgentFiles(layout)))?.sha256 ?? null;
+  return (await readRecord(layout))?.sha256 ?? null;
 }
 
-async function readRecord(files: GuestAgentFiles): Promise<z.infer<typeof recordSchema> | null> {
-  const record = recordSchema.safeParse(await readJson(files.record));
+async function readRecord(layout: Layout): Promise<z.infer<typeof recordSchema> | null> {
+  const record = recordSchema.safeParse(await readJson(layout.guestAgentRecord));
   if (!record.success) return null;
-  return access(files.binary).then(
+  return access(layout.guestAgent).then(
     () => record.data,
     () => null,
   );
 }
 
-async function buildGuestAgent(files: GuestAgentFiles, repositoryRoot: string, progress: StepProgress): Promise<void> {
+async function buildGuestAgent(layout: Layout, repositoryRoot: string, progress: StepProgress): Promise<void> {
   const native = path.join(repositoryRoot, "native");
   const cargo = await findCargo(native);
   // Taken before: sources that change during the build make it stale.
@@ -75,11 +65,11 @@ async function buildGuestAgent(files: GuestAgentFiles, repositoryRoot: string, p
   if (built === null) {
     throw new WrennError("setup_failed", { message: `cargo build succeeded, but named no executable ${binaryName}.` });
   }
-  await install(built, files.binary);
+  await install(built, layout.guestAgent);
   const sha256 = createHash("sha256")
-    .update(await readFile(files.binary))
+    .update(await readFile(layout.guestAgent))
     .digest("hex");
-  await writeJsonDurably(files.record, { sources, sha256 }, 0o644);
+  await writeJsonDurably(layout.guestAgentRecord, { sources, sha256 }, 0o644);
 }
 
 /** Copies beside its place and renames, so that there is never half a binary. */

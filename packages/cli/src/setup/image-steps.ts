@@ -11,7 +11,7 @@ import {
 } from "@wrenn/images";
 import { WrennError } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
-import { guestAgentFiles, installedGuestAgent } from "./guest-agent-step.ts";
+import { installedGuestAgent } from "./guest-agent-step.ts";
 import type { SetupStep, StepProgress } from "./step.ts";
 
 const mebibyte = 1_048_576;
@@ -44,7 +44,7 @@ export function initramfsStep(layout: Layout): SetupStep {
     run: async (progress) => {
       const kernel = await findKernel(layout, await detectDistribution());
       if (kernel === null) throw new WrennError("setup_failed", { message: "The guests' kernel went missing." });
-      await buildBootFiles(buildOptions(layout, progress), kernel, guestAgentFiles(layout).binary);
+      await buildBootFiles(buildOptions(layout, progress), kernel, layout.guestAgent);
     },
   };
 }
