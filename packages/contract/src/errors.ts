@@ -1,5 +1,7 @@
 /** Every error a caller can meet, by stable code. Codes and statuses are a compatibility promise (docs/errors.md). */
 
+import { z } from "zod";
+
 interface ErrorDefinition {
   /** HTTP status the public API answers with. */
   readonly status: number;
@@ -73,6 +75,30 @@ export const errorRegistry = {
     message: "The request's headers are larger than this server takes.",
     suggestion: "Send fewer or shorter headers; 32 KiB are allowed in all.",
   },
+  origin_not_allowed: {
+    status: 403,
+    retryable: false,
+    message: "A page of this origin may not use this server.",
+    suggestion: "Name the origin in WRENN_ALLOWED_ORIGINS.",
+  },
+  upgrade_required: {
+    status: 426,
+    retryable: false,
+    message: "This address speaks WebSocket only.",
+    suggestion: "Connect to it with a WebSocket client.",
+  },
+  message_too_large: {
+    status: 413,
+    retryable: false,
+    message: "A message on the WebSocket is larger than this server takes.",
+    suggestion: "Send input in pieces of at most 1 MiB.",
+  },
+  invalid_message: {
+    status: 400,
+    retryable: false,
+    message: "The server does not understand a message on the WebSocket.",
+    suggestion: "See the API's documentation for the messages there are.",
+  },
   request_timeout: {
     status: 408,
     retryable: true,
@@ -103,6 +129,12 @@ export const errorRegistry = {
     retryable: true,
     message: "Another operation on this sandbox is under way.",
     suggestion: "Try again when it is done.",
+  },
+  idempotency_conflict: {
+    status: 409,
+    retryable: false,
+    message: "The Idempotency-Key was used before, for a request that asked for something else.",
+    suggestion: "Use a new key for a new request.",
   },
   port_closed: {
     status: 502,
@@ -171,6 +203,49 @@ export const errorRegistry = {
     retryable: false,
     message: "The sandbox has no such process, or it has ended.",
     suggestion: "List the sandbox's processes to see which there are.",
+  },
+  // Files in a sandbox
+  file_not_found: {
+    status: 404,
+    retryable: false,
+    message: "The sandbox has no such file or directory.",
+    suggestion: "Check the path; a relative one starts at the user's home directory.",
+  },
+  file_exists: {
+    status: 409,
+    retryable: false,
+    message: "There is something at that path already.",
+    suggestion: "Use what is there, or remove it first.",
+  },
+  file_access_denied: {
+    status: 403,
+    retryable: false,
+    message: "The user may not do that to this path.",
+    suggestion: "Name another user, such as root, or another path.",
+  },
+  wrong_file_type: {
+    status: 400,
+    retryable: false,
+    message: "What is at that path is of another type than this needs.",
+    suggestion: "Use the list for directories and the file itself for files.",
+  },
+  guest_out_of_disk: {
+    status: 507,
+    retryable: false,
+    message: "The sandbox's disk is full.",
+    suggestion: "Remove files in the sandbox, or create one with a larger disk.",
+  },
+  invalid_archive: {
+    status: 400,
+    retryable: false,
+    message: "That is not a whole tar archive, or it has entries that lead outside the directory.",
+    suggestion: "Send an uncompressed tar archive with relative paths.",
+  },
+  range_not_satisfiable: {
+    status: 416,
+    retryable: false,
+    message: "The file has no bytes in that range.",
+    suggestion: "Ask for a range within the file's size.",
   },
   guest_refused: {
     status: 400,
@@ -328,9 +403,16 @@ export function isErrorCode(code: string): code is ErrorCode {
 }
 
 /** What the public API answers on any failure. */
-export interface ErrorBody {
-  error: { code: string; message: string; details?: Record<string, unknown>; suggestion?: string; request_id?: string };
-}
+export const errorBodySchema = z.object({
+  error: z.object({
+    code: z.string(),
+    message: z.string(),
+    details: z.record(z.string(), z.unknown()).optional(),
+    suggestion: z.string().optional(),
+    request_id: z.string().optional(),
+  }),
+});
+export type ErrorBody = z.infer<typeof errorBodySchema>;
 
 export interface WrennErrorOptions {
   message?: string;

@@ -15,6 +15,9 @@ export const environmentLimits = {
   maxEntries: 1_000,
 } as const;
 
+/** How long a sandbox may be idle, in seconds: up to 30 days. Without one it is never idle for too long. */
+export const sandboxTimeoutSeconds = { min: 1, max: 2_592_000 } as const;
+
 export const metadataLimits = { maxEntries: 64, maxKeyLength: 128, maxValueLength: 1_024 } as const;
 
 /** TCP port of the guest agent, as the E2B SDKs expect it. */
@@ -34,6 +37,39 @@ export const pageLimits = { min: 1, max: 200, default: 100 } as const;
 
 /** What the control plane takes from one connection or request before it refuses. */
 export const httpLimits = { headerBytes: 32_768, bodyBytes: 1_048_576, connections: 10_000 } as const;
+
+export const execLimits = {
+  /** How long a command may run whose output is collected. What takes longer is for `exec/stream` or `processes`. */
+  timeoutSeconds: { max: 3_600, default: 60 },
+  /** Bytes kept of each of standard output and standard error; what comes after them is counted and dropped. */
+  outputBytes: { min: 0, max: 16_777_216, default: 1_048_576 },
+  /** The kernel takes no longer argument or variable (MAX_ARG_STRLEN). */
+  argumentBytes: 131_072,
+  arguments: 4_096,
+} as const;
+
+export const processLimits = {
+  /** Seconds that a started process may live; 0 in no timeout at all. */
+  timeoutSeconds: { max: 2_592_000 },
+  tagLength: 128,
+} as const;
+
+/** Columns and rows of a terminal, as struct winsize has room for. */
+export const terminalLimits = { min: 1, max: 65_535, defaultCols: 80, defaultRows: 24 } as const;
+
+export const fileLimits = {
+  /** PATH_MAX, without the closing NUL. */
+  pathBytes: 4_095,
+  listDepth: { min: 1, max: 64, default: 1 },
+} as const;
+
+/** WebSockets of the public API. */
+export const streamLimits = {
+  /** One message in either direction; what is longer is sent in pieces. */
+  messageBytes: 1_048_576,
+  /** What the server may have sent and the client not yet taken before the server stops reading from the guest. */
+  unsentBytes: 1_048_576,
+} as const;
 
 /** Milliseconds. A deadline that passes is an error of its own, never a silent wait. */
 export const deadlines = {
@@ -80,6 +116,13 @@ export const deadlines = {
   serverDrain: 10_000,
   /** How long a client tries to join its command again: a host agent's restart with adoption takes a few seconds. */
   commandReconnect: 30_000,
+  /** How long a WebSocket may stay open before it has said who it is and what it wants. */
+  streamOpening: 10_000,
+  /** Silence after which a WebSocket is asked whether it is still there, and how long its answer may take. */
+  streamPing: 30_000,
+  streamPong: 20_000,
+  /** How long a create with an Idempotency-Key is remembered. */
+  idempotencyKey: 86_400_000,
   /** What a command may still take to end after an interrupt before its sandbox is destroyed. */
   commandInterrupt: 5_000,
 } as const;
@@ -92,6 +135,9 @@ export const intervals = {
   /** A revoked key stops working within this time on every replica. */
   apiKeyCache: 5_000,
   apiKeyLastUsed: 60_000,
+  /** Rounds of writing down which sandboxes were used, and of looking for those that were idle for too long. */
+  sandboxActivity: 1_000,
+  sandboxTimeouts: 2_000,
   /** How long keys and places that are known already are still believed while the database does not answer. */
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */

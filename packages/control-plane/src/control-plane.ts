@@ -5,6 +5,7 @@ import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
 import type { Config, ListenAddress } from "./config.ts";
 import { HostClients } from "./hosts/host-client.ts";
+import { TunnelPools } from "./hosts/tunnel-pools.ts";
 import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
@@ -60,9 +61,11 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     const tokens = await AccessTokens.open(store);
     const apiKeys = new ApiKeys(store, log);
     const targets = new SandboxTargets(store);
+    const pools = new TunnelPools();
+    undo.push(async () => pools.close());
     const onChange = (id: SandboxId): void => {
       targets.invalidate(id);
-      dataPlane.release(id);
+      pools.release(id);
     };
     const sandboxes = new Sandboxes({ store, clients, scheduler: leastLoaded, tokens, log, onChange });
     const reconciler = new Reconciler({
@@ -86,13 +89,16 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       apiKeys,
       tokens,
       targets,
+      pools,
       log,
       onTunnelFailure: (id) => {
         targets.expire(id);
         reconciliation.nudge();
       },
     });
-    undo.push(async () => dataPlane.close());
+    undo.push(async () => {
+      dataPlane.endUpgraded();
+    });
 
     await ensureHost(store, { name: "local", address: `unix:${config.layout.hostAgentSocket}` });
 

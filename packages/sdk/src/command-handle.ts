@@ -1,8 +1,7 @@
 /** A command that runs in a sandbox: its output, its input, its end. Survives broken connections. */
 import { Code } from "@connectrpc/connect";
-import { deadlines, processProto, WrennError } from "@wrenn/contract";
+import { deadlines, errorFromGuest, processProto, WrennError } from "@wrenn/contract";
 import type { CommandOptions, PtySize } from "./commands.ts";
-import { errorFromGuest } from "./errors.ts";
 import type { GuestConnection } from "./guest-connection.ts";
 
 export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;

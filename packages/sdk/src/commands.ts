@@ -1,7 +1,6 @@
 /** Starting commands in a sandbox. */
-import { Code } from "@connectrpc/connect";
+import { errorFromGuest, startErrors } from "@wrenn/contract";
 import { CommandHandle, type OutputListener } from "./command-handle.ts";
-import { errorFromGuest } from "./errors.ts";
 import type { GuestConnection } from "./guest-connection.ts";
 
 export interface PtySize {
@@ -69,10 +68,7 @@ export class CommandsClient {
       stop.abort();
       options.signal?.removeEventListener("abort", abort);
       options.signal?.throwIfAborted();
-      throw errorFromGuest(error, {
-        [Code.NotFound]: "command_not_found",
-        [Code.PermissionDenied]: "command_not_executable",
-      });
+      throw errorFromGuest(error, startErrors);
     }
   }
 }

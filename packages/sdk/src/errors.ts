@@ -1,17 +1,5 @@
-/** Failures as a server or a guest agent reports them, made into WrennErrors. */
-import { Code, ConnectError } from "@connectrpc/connect";
-import { type ErrorCode, errorRegistry, isErrorCode, WrennError } from "@wrenn/contract";
-import { z } from "zod";
-
-const errorBodySchema = z.object({
-  error: z.object({
-    code: z.string(),
-    message: z.string(),
-    details: z.record(z.string(), z.unknown()).optional(),
-    suggestion: z.string().optional(),
-    request_id: z.string().optional(),
-  }),
-});
+/** Failures as a server reports them, made into WrennErrors. */
+import { errorBodySchema, isErrorCode, WrennError } from "@wrenn/contract";
 
 /** How much of an answer that is no error body of ours is worth showing. */
 const excerptLength = 200;
@@ -47,36 +35,4 @@ export function parseErrorBody(text: string): WrennError | null {
       ...(request_id === undefined ? {} : { request_id }),
     },
   });
-}
-
-/** What a failed call of the guest agent means, for calls where its codes have no more specific meaning. */
-const guestErrors: Partial<Record<Code, ErrorCode>> = {
-  [Code.InvalidArgument]: "guest_refused",
-  [Code.Unauthenticated]: "guest_refused",
-  [Code.PermissionDenied]: "guest_refused",
-  [Code.FailedPrecondition]: "guest_refused",
-  [Code.NotFound]: "process_not_found",
-  [Code.Unavailable]: "connection_lost",
-};
-
-/**
- * A failed call of the guest agent as a WrennError. An error that Wrenn itself answered on the way is kept as it is.
- * `specific` says what codes mean to this call in particular.
- */
-export function errorFromGuest(thrown: unknown, specific: Partial<Record<Code, ErrorCode>> = {}): WrennError {
-  const known = findWrennError(thrown);
-  if (known !== null) return known;
-  if (thrown instanceof ConnectError) {
-    const code = specific[thrown.code] ?? guestErrors[thrown.code] ?? "internal";
-    return new WrennError(code, { message: thrown.rawMessage || errorRegistry[code].message, cause: thrown });
-  }
-  return new WrennError("connection_lost", { cause: thrown });
-}
-
-/** The WrennError that `fetch` threw, out of what the RPC library wrapped it in. */
-function findWrennError(thrown: unknown): WrennError | null {
-  for (let at = thrown; at instanceof Error; at = at.cause) {
-    if (at instanceof WrennError) return at;
-  }
-  return null;
 }

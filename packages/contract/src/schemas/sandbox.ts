@@ -1,6 +1,6 @@
 /** Sandboxes as the public API shows and takes them. */
 import { z } from "zod";
-import { environmentLimits, metadataLimits, pageLimits, sandboxLimits } from "../limits.ts";
+import { environmentLimits, metadataLimits, pageLimits, sandboxLimits, sandboxTimeoutSeconds } from "../limits.ts";
 import { minimalTemplateName } from "../names.ts";
 import { sandboxStatuses } from "../sandbox-state.ts";
 
@@ -25,17 +25,39 @@ function ranged(range: { min: number; max: number; default: number }) {
   return z.number().int().min(range.min).max(range.max).default(range.default);
 }
 
+/** Seconds without any use after which `on_timeout` happens; null for never. */
+const timeoutSecondsSchema = z.number().int().min(sandboxTimeoutSeconds.min).max(sandboxTimeoutSeconds.max).nullable();
+
+/** What happens to a sandbox that was idle for its whole timeout. */
+export const timeoutActions = ["destroy"] as const;
+export type TimeoutAction = (typeof timeoutActions)[number];
+
 export const createSandboxSchema = z.strictObject({
   template: z.string().default(minimalTemplateName),
   vcpus: ranged(sandboxLimits.vcpus),
   memory_mib: ranged(sandboxLimits.memoryMib),
   disk_mib: ranged(sandboxLimits.diskMib),
+  timeout_seconds: timeoutSecondsSchema.default(null),
+  on_timeout: z.enum(timeoutActions).default("destroy"),
   metadata: metadataSchema.default({}),
   /** Environment of every process started in the sandbox. Never returned. */
   envs: environmentSchema.default({}),
 });
 export type CreateSandbox = z.infer<typeof createSandboxSchema>;
 export type CreateSandboxInput = z.input<typeof createSandboxSchema>;
+
+/** What can be changed of a sandbox that exists; what is left out stays as it is. */
+export const updateSandboxSchema = z
+  .strictObject({
+    /** Replaces all of it. */
+    metadata: metadataSchema,
+    /** Counts from now on. */
+    timeout_seconds: timeoutSecondsSchema,
+    on_timeout: z.enum(timeoutActions),
+  })
+  .partial()
+  .refine((change) => Object.keys(change).length > 0, { message: "name at least one field to change" });
+export type UpdateSandbox = z.infer<typeof updateSandboxSchema>;
 
 export const statusReasonSchema = z.object({ code: z.string(), message: z.string() });
 
@@ -50,6 +72,10 @@ export const sandboxSchema = z.object({
   memory_mib: z.number().int(),
   disk_mib: z.number().int(),
   metadata: z.record(z.string(), z.string()),
+  timeout_seconds: z.number().int().nullable(),
+  on_timeout: z.enum(timeoutActions),
+  /** When it will have been idle for too long, unless it is used before; null without a timeout, and where it does not run. */
+  expires_at: z.iso.datetime().nullable(),
   host_id: z.string().nullable(),
   /** `qemu-kvm` or `qemu-tcg`; null until it has started. */
   engine: z.string().nullable(),
@@ -72,9 +98,23 @@ export const listSandboxesQuerySchema = z.strictObject({
     .transform((text) => text.split(","))
     .pipe(z.array(z.enum(sandboxStatuses)))
     .optional(),
+  /** Name of a template. */
+  template: z.string().optional(),
+  /** `key=value`, once or several times: sandboxes whose metadata has all of them. */
+  metadata: z
+    .union([z.string(), z.array(z.string())])
+    .transform((given) => [given].flat())
+    .pipe(z.array(z.string().regex(/^[^=]+=/, "expected key=value")).max(metadataLimits.maxEntries))
+    .transform((pairs) => Object.fromEntries(pairs.map((pair) => splitPair(pair))))
+    .optional(),
 });
 export type ListSandboxesQuery = z.infer<typeof listSandboxesQuerySchema>;
 
 /** Newest first. `next_cursor` is null on the last page. */
 export const listSandboxesSchema = z.object({ sandboxes: z.array(sandboxSchema), next_cursor: z.string().nullable() });
 export type SandboxPage = z.infer<typeof listSandboxesSchema>;
+
+function splitPair(pair: string): [string, string] {
+  const at = pair.indexOf("=");
+  return [pair.slice(0, at), pair.slice(at + 1)];
+}

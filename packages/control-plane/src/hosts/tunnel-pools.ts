@@ -2,8 +2,8 @@
 import { deadlines, guestAgentPort, httpLimits, intervals } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { Pool } from "undici";
-import { openTunnel } from "../hosts/tunnel.ts";
-import type { DataPlaneTarget } from "./authorize.ts";
+import { openTunnel } from "./tunnel.ts";
+import type { TunnelTarget } from "./tunnel.ts";
 
 export interface PooledTunnels {
   readonly pool: Pool;
@@ -29,7 +29,7 @@ export class TunnelPools {
     this.#sweeper.unref();
   }
 
-  get({ sandboxId, port, hostAddress }: DataPlaneTarget): PooledTunnels {
+  get({ sandboxId, port, hostAddress }: TunnelTarget): PooledTunnels {
     const ofSandbox = this.#pools.get(sandboxId) ?? new Map<string, PooledTunnels>();
     this.#pools.set(sandboxId, ofSandbox);
     const key = `${port} ${hostAddress}`;
@@ -52,7 +52,7 @@ export class TunnelPools {
     return made;
   }
 
-  /** Ends the idle connections of a sandbox; requests under way end with their tunnels. */
+  /** Ends the idle connections of a sandbox that is no longer what it was; requests under way end with their tunnels. */
   release(sandboxId: SandboxId): void {
     const ofSandbox = this.#pools.get(sandboxId);
     this.#pools.delete(sandboxId);

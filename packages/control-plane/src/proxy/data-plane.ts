@@ -8,16 +8,17 @@ import type { Duplex } from "node:stream";
 import { asWrennError, guestAgentPort, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import type { Logger } from "pino";
+import type { TunnelPools } from "../hosts/tunnel-pools.ts";
 import { requestId } from "../services/request-id.ts";
 import { authorize } from "./authorize.ts";
 import type { Authorizer, DataPlaneTarget } from "./authorize.ts";
 import { forward } from "./forward.ts";
 import type { Forwarding } from "./forward.ts";
 import { headersToGuest } from "./headers.ts";
-import { TunnelPools } from "./tunnel-pools.ts";
 import { join, responseOn } from "./upgrade.ts";
 
 export interface DataPlaneOptions extends Authorizer {
+  readonly pools: TunnelPools;
   readonly log: Logger;
   /** A host did not let a request into a sandbox that should run. */
   readonly onTunnelFailure: (id: SandboxId) => void;
@@ -25,7 +26,6 @@ export interface DataPlaneOptions extends Authorizer {
 
 export class DataPlane {
   readonly #options: DataPlaneOptions;
-  readonly #pools = new TunnelPools();
   /** Upgraded connections, which the server no longer counts as its own. */
   readonly #upgraded = new Set<Duplex>();
 
@@ -59,19 +59,9 @@ export class DataPlane {
     });
   }
 
-  /** Ends what is kept for a sandbox that is no longer what it was. */
-  release(id: SandboxId): void {
-    this.#pools.release(id);
-  }
-
   /** Ends the connections that were upgraded, which a server that closes waits for but does not end. */
   endUpgraded(): void {
     for (const socket of this.#upgraded) socket.destroy();
-  }
-
-  async close(): Promise<void> {
-    this.endUpgraded();
-    await this.#pools.close();
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse, upgrade?: Forwarding["upgrade"]): Promise<void> {
@@ -85,7 +75,7 @@ export class DataPlane {
         request,
         response,
         headers: headersToGuest(request.rawHeaders, target.port, target.accessToken),
-        tunnels: () => this.#pools.get(target),
+        tunnels: () => this.#options.pools.get(target),
         ...(upgrade === undefined ? {} : { upgrade }),
         onFailure: (error) => {
           this.#noteFailure(target, error);

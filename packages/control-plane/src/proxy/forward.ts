@@ -5,8 +5,8 @@ import type { Duplex } from "node:stream";
 import { deadlines, WrennError } from "@wrenn/contract";
 import { errors as undiciErrors } from "undici";
 import type { Dispatcher } from "undici";
+import type { PooledTunnels } from "../hosts/tunnel-pools.ts";
 import { headersFromGuest } from "./headers.ts";
-import type { PooledTunnels } from "./tunnel-pools.ts";
 
 export interface Forwarding {
   readonly request: http.IncomingMessage;

@@ -1,5 +1,5 @@
 /** Where each sandbox is and whether it may be reached, remembered briefly: the data plane asks for every request. */
-import { intervals } from "@wrenn/contract";
+import { can, intervals, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { isDatabaseAway } from "../store/database.ts";
 import type { Store } from "../store/database.ts";
@@ -87,4 +87,13 @@ export class SandboxTargets {
     if (this.#remembered.size >= maxRemembered) this.#remembered.clear();
     this.#remembered.set(id, remembered);
   }
+}
+
+/** @throws WrennError `sandbox_state_conflict` where nothing in the sandbox can be reached */
+export function assertReachable(target: SandboxTarget): asserts target is SandboxTarget & { hostAddress: string } {
+  if (can.reach(target.status) && target.hostAddress !== null) return;
+  throw new WrennError("sandbox_state_conflict", {
+    message: `The sandbox is ${target.status}, so nothing in it can be reached.`,
+    details: { status: target.status },
+  });
 }
