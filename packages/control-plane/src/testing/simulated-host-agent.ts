@@ -23,6 +23,8 @@ export class SimulatedHostAgent {
   readonly guest: SimulatedGuest;
   /** Ports of the sandboxes on which the guest listens. */
   readonly openPorts = new Set<number>([guestAgentPort, 8080]);
+  /** Where a real guest agent listens on this machine; while set, it is every sandbox's. */
+  realGuestAgentPort: number | undefined;
   readonly sandboxes = new Map<string, hostAgentProto.Sandbox>();
   /** Every request to create, in order. */
   readonly creates: hostAgentProto.CreateSandboxRequest[] = [];
@@ -157,7 +159,8 @@ export class SimulatedHostAgent {
     if (sandbox === undefined) return refuse(socket, new WrennError("sandbox_not_found"));
     if (sandbox.state !== SandboxState.RUNNING) return refuse(socket, new WrennError("sandbox_state_conflict"));
     if (!this.openPorts.has(Number(port))) return refuse(socket, new WrennError("port_closed"));
-    const guest = net.connect(this.guest.port, "127.0.0.1", () => {
+    const real = Number(port) === guestAgentPort ? this.realGuestAgentPort : undefined;
+    const guest = net.connect(real ?? this.guest.port, "127.0.0.1", () => {
       this.tunnelsOpened += 1;
       socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) guest.write(head);
