@@ -5,9 +5,13 @@ import { measureColdCreate } from "./benchmarks/cold-create.ts";
 import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
 import { measureGuestCommand } from "./benchmarks/guest-command.ts";
+import { measureExecStreams } from "./benchmarks/exec-streams.ts";
+import { measureFileTransfer } from "./benchmarks/file-transfer.ts";
 import { measureLauncher } from "./benchmarks/launcher.ts";
 import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
 import { describeCircumstances } from "./circumstances.ts";
+import { measureRestExec } from "./benchmarks/rest-exec.ts";
+import { measureTerminalEcho } from "./benchmarks/terminal-echo.ts";
 import { type Measurement, renderTable, writeResults } from "./report.ts";
 import { RunningServer } from "./server.ts";
 
@@ -22,6 +26,10 @@ const benchmarks: Record<string, Benchmark> = {
   "guest-agent": { runs: 100, measure: (server, runs) => measureGuestAgent(server.layout.guestAgent, runs) },
   "guest-call": { runs: 15, measure: measureGuestCall },
   "guest-command": { runs: 40, measure: measureGuestCommand },
+  "rest-exec": { runs: 100, measure: measureRestExec },
+  "terminal-echo": { runs: 400, measure: measureTerminalEcho },
+  "exec-streams": { runs: 5, measure: measureExecStreams },
+  "file-transfer": { runs: 5, measure: measureFileTransfer },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
   "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
 };
