@@ -1,6 +1,7 @@
 /** `npm run bench [-- name… [--runs N]]`: measures, prints a table, keeps the raw samples in bench/results. */
 import { parseArgs } from "node:util";
 import { layoutFromEnvironment } from "@wrenn/system";
+import { measureApiThroughput } from "./benchmarks/api-throughput.ts";
 import { measureColdCreate } from "./benchmarks/cold-create.ts";
 import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
@@ -30,6 +31,7 @@ const benchmarks: Record<string, Benchmark> = {
   "terminal-echo": { runs: 400, measure: measureTerminalEcho },
   "exec-streams": { runs: 5, measure: measureExecStreams },
   "file-transfer": { runs: 5, measure: measureFileTransfer },
+  "api-throughput": { runs: 40, measure: (_server, runs) => measureApiThroughput(runs) },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
   "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
 };
