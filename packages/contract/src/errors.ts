@@ -136,6 +136,12 @@ export const errorRegistry = {
     message: "The Idempotency-Key was used before, for a request that asked for something else.",
     suggestion: "Use a new key for a new request.",
   },
+  idle_timeout: {
+    status: 409,
+    retryable: false,
+    message: "The sandbox was destroyed because nobody had used it for its whole timeout.",
+    suggestion: "Create another with a longer timeout_seconds or none, or ping it for as long as it must stay.",
+  },
   port_closed: {
     status: 502,
     retryable: true,

@@ -18,6 +18,9 @@ export const environmentLimits = {
 /** How long a sandbox may be idle, in seconds: up to 30 days. Without one it is never idle for too long. */
 export const sandboxTimeoutSeconds = { min: 1, max: 2_592_000 } as const;
 
+/** Characters of an Idempotency-Key. */
+export const idempotencyKeyLength = { min: 1, max: 255 } as const;
+
 export const metadataLimits = { maxEntries: 64, maxKeyLength: 128, maxValueLength: 1_024 } as const;
 
 /** TCP port of the guest agent, as the E2B SDKs expect it. */
@@ -138,7 +141,14 @@ export const intervals = {
   /** Rounds of writing down which sandboxes were used, and of looking for those that were idle for too long. */
   sandboxActivity: 1_000,
   sandboxTimeouts: 2_000,
-  /** How long keys and places that are known already are still believed while the database does not answer. */
+  /** After a server has started or found its database again, no sandbox times out before its timeout, or this, has passed. */
+  sandboxTimeoutsResume: 300_000,
+  /** Rounds of forgetting the Idempotency-Keys that are old enough. */
+  idempotencyKeys: 600_000,
+  /**
+   * How long keys and places that are known already are still believed while the database does not answer. A server that
+   * has been silent for longer lets nobody into a sandbox any more, so no other has to wait for what it knows.
+   */
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,

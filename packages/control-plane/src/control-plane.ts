@@ -10,15 +10,20 @@ import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
+import { Activity } from "./services/activity.ts";
 import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
+import { Creations } from "./services/creations.ts";
 import { HealthCheck } from "./services/health.ts";
+import { IdempotencyKeys } from "./services/idempotency-keys.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
 import { openDatabase } from "./store/database.ts";
 import { ensureHost } from "./store/hosts.ts";
+import { forgetKeyUses } from "./store/idempotency-keys.ts";
 import { migrate, readMigrations } from "./store/migrate.ts";
+import { destroyIdleSandboxes } from "./tasks/destroy-idle-sandboxes.ts";
 import { PeriodicTask } from "./tasks/periodic-task.ts";
 import { Reconciler } from "./tasks/reconcile-hosts.ts";
 
@@ -27,6 +32,11 @@ export interface Timing {
   readonly reconcileMs: number;
   readonly hostSilenceMs: number;
   readonly drainMs: number;
+  readonly sandboxActivityMs: number;
+  readonly sandboxTimeoutsMs: number;
+  readonly idempotencyKeysMs: number;
+  /** A replica that says nothing for so long is gone. */
+  readonly replicaSilenceMs: number;
 }
 
 export interface ControlPlane {
@@ -54,6 +64,10 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     });
     undo.push(async () => database.close());
     const { store, pool } = database;
+    const activity = new Activity(store, log);
+    // Before the first request, so that other replicas wait for what this one has to record.
+    await activity.record();
+    undo.push(async () => activity.close());
     const clients = new HostClients();
     undo.push(async () => {
       clients.close();
@@ -67,7 +81,17 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       targets.invalidate(id);
       pools.release(id);
     };
-    const sandboxes = new Sandboxes({ store, clients, scheduler: leastLoaded, tokens, log, onChange });
+    const sandboxes = new Sandboxes({
+      store,
+      clients,
+      scheduler: leastLoaded,
+      tokens,
+      targets,
+      activity,
+      log,
+      onChange,
+    });
+    const creations = new Creations({ store, sandboxes, keys: await IdempotencyKeys.open(store), log });
     const reconciler = new Reconciler({
       store,
       pool,
@@ -85,11 +109,34 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       log,
       run: async (signal) => reconciler.run(signal),
     });
+    const activityRecording = new PeriodicTask({
+      name: "record activity",
+      intervalMs: timing.sandboxActivityMs,
+      deadlineMs: deadlines.databaseStatement,
+      log,
+      run: async () => activity.record(),
+    });
+    const idleDestruction = new PeriodicTask({
+      name: "destroy idle sandboxes",
+      intervalMs: timing.sandboxTimeoutsMs,
+      deadlineMs: deadlines.reconcileRound,
+      log,
+      run: async (signal) =>
+        destroyIdleSandboxes({ store, sandboxes, activity, log, replicaSilenceMs: timing.replicaSilenceMs }, signal),
+    });
+    const keyForgetting = new PeriodicTask({
+      name: "forget idempotency keys",
+      intervalMs: timing.idempotencyKeysMs,
+      deadlineMs: deadlines.databaseStatement,
+      log,
+      run: async () => forgetKeyUses(store, deadlines.idempotencyKey),
+    });
     const dataPlane = new DataPlane({
       apiKeys,
       tokens,
       targets,
       pools,
+      activity,
       log,
       onTunnelFailure: (id) => {
         targets.expire(id);
@@ -108,7 +155,7 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     });
     const health = new HealthCheck(store, clients);
     let listener: Listener | undefined;
-    const app = await buildApi({ sandboxes, tokens, apiKeys, health, log }, (handle) => {
+    const app = await buildApi({ sandboxes, creations, tokens, apiKeys, health, log }, (handle) => {
       listener = new Listener(dataPlane, handle, ready);
       return listener.server;
     });
@@ -121,8 +168,10 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     if (config.localCredentials !== undefined) {
       await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
     }
-    reconciliation.start();
-    undo.push(async () => reconciliation.stop());
+    for (const task of [reconciliation, activityRecording, idleDestruction, keyForgetting]) {
+      task.start();
+      undo.push(async () => task.stop());
+    }
     openDoors();
     log.info({ url }, "listening");
     return { url, apiKeys, stop };

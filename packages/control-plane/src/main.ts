@@ -13,6 +13,10 @@ async function main(): Promise<void> {
     reconcileMs: intervals.reconcile,
     hostSilenceMs: intervals.hostSilence,
     drainMs: deadlines.serverDrain,
+    sandboxActivityMs: intervals.sandboxActivity,
+    sandboxTimeoutsMs: intervals.sandboxTimeouts,
+    idempotencyKeysMs: intervals.idempotencyKeys,
+    replicaSilenceMs: intervals.withoutDatabase,
   });
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {

@@ -1,6 +1,13 @@
 /** Sandboxes as the public API shows and takes them. */
 import { z } from "zod";
-import { environmentLimits, metadataLimits, pageLimits, sandboxLimits, sandboxTimeoutSeconds } from "../limits.ts";
+import {
+  environmentLimits,
+  idempotencyKeyLength,
+  metadataLimits,
+  pageLimits,
+  sandboxLimits,
+  sandboxTimeoutSeconds,
+} from "../limits.ts";
 import { minimalTemplateName } from "../names.ts";
 import { sandboxStatuses } from "../sandbox-state.ts";
 
@@ -15,8 +22,14 @@ export const environmentSchema = z
     message: `at most ${environmentLimits.maxBytes} bytes in all`,
   });
 
+/** PostgreSQL keeps neither a NUL nor half of a surrogate pair. */
+const keepableText = z
+  .string()
+  .regex(/^[^\0]*$/, "has no NUL in it")
+  .refine((text) => !/\p{Surrogate}/u.test(text), { message: "is well-formed Unicode" });
+
 export const metadataSchema = z
-  .record(z.string().min(1).max(metadataLimits.maxKeyLength), z.string().max(metadataLimits.maxValueLength))
+  .record(keepableText.min(1).max(metadataLimits.maxKeyLength), keepableText.max(metadataLimits.maxValueLength))
   .refine((metadata) => Object.keys(metadata).length <= metadataLimits.maxEntries, {
     message: `at most ${metadataLimits.maxEntries} entries`,
   });
@@ -45,6 +58,17 @@ export const createSandboxSchema = z.strictObject({
 });
 export type CreateSandbox = z.infer<typeof createSandboxSchema>;
 export type CreateSandboxInput = z.input<typeof createSandboxSchema>;
+
+/** Headers of a create, which has others too. */
+export const createSandboxHeadersSchema = z.looseObject({
+  /** The same key with the same body, within a day: the same sandbox. */
+  "idempotency-key": z
+    .string()
+    .min(idempotencyKeyLength.min)
+    .max(idempotencyKeyLength.max)
+    .regex(/^[\x20-\x7e]*$/, "expected printable ASCII characters")
+    .optional(),
+});
 
 /** What can be changed of a sandbox that exists; what is left out stays as it is. */
 export const updateSandboxSchema = z
@@ -104,8 +128,10 @@ export const listSandboxesQuerySchema = z.strictObject({
   metadata: z
     .union([z.string(), z.array(z.string())])
     .transform((given) => [given].flat())
-    .pipe(z.array(z.string().regex(/^[^=]+=/, "expected key=value")).max(metadataLimits.maxEntries))
-    .transform((pairs) => Object.fromEntries(pairs.map((pair) => splitPair(pair))))
+    .pipe(z.array(z.string().regex(/^[^=\0]+=[^\0]*$/, "expected key=value")).max(metadataLimits.maxEntries))
+    .transform((pairs) => pairs.map((pair) => splitPair(pair)))
+    .refine((pairs) => new Set(pairs.map(([key]) => key)).size === pairs.length, { message: "names a key twice" })
+    .transform((pairs) => Object.fromEntries(pairs))
     .optional(),
 });
 export type ListSandboxesQuery = z.infer<typeof listSandboxesQuerySchema>;

@@ -8,6 +8,7 @@ import type { Logger } from "pino";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
 import type { HealthCheck } from "../services/health.ts";
+import type { Creations } from "../services/creations.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
 import { sendError } from "./errors.ts";
 import { healthRoute } from "./health.ts";
@@ -17,6 +18,7 @@ import { answerUnknownRoutes } from "./unknown-routes.ts";
 
 export interface ApiServices {
   readonly sandboxes: Sandboxes;
+  readonly creations: Creations;
   readonly tokens: AccessTokens;
   readonly apiKeys: ApiKeys;
   readonly health: HealthCheck;
@@ -51,8 +53,8 @@ export async function buildApi(
   app.setErrorHandler(sendError);
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.addContentTypeParser("application/json", { parseAs: "string" }, (request, body: string, done) => {
-    // Clients that say JSON with every request say it with a DELETE too, which has no body.
-    if (body === "" && request.method === "DELETE") done(null, undefined);
+    // Clients that say JSON with every request say it with those too that have no body.
+    if (body === "" && request.routeOptions.schema?.body === undefined) done(null, undefined);
     else void parseJson(request, body, done);
   });
   app.addHook("onRequest", async (request, reply) => {

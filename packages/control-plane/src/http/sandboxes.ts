@@ -1,18 +1,21 @@
-/** `/v1/sandboxes`: create, list, get, destroy. */
+/** `/v1/sandboxes`: create, list, get, update, ping, destroy. */
 import {
   createdSandboxSchema,
+  createSandboxHeadersSchema,
   createSandboxSchema,
   formatId,
   listSandboxesQuerySchema,
   listSandboxesSchema,
   parseId,
   sandboxSchema,
+  updateSandboxSchema,
 } from "@wrenn/contract";
 import type { Sandbox } from "@wrenn/contract";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
+import type { Creations } from "../services/creations.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import { requireKey } from "./authenticate.ts";
@@ -21,22 +24,33 @@ const byId = z.object({ id: z.string() });
 
 export function sandboxRoutes({
   sandboxes,
+  creations,
   tokens,
   apiKeys,
 }: {
   sandboxes: Sandboxes;
+  creations: Creations;
   tokens: AccessTokens;
   apiKeys: ApiKeys;
 }): FastifyPluginAsyncZod {
   return async (app) => {
     app.addHook("onRequest", requireKey(apiKeys));
+    const show = (row: NamedSandboxRow): Sandbox => present(row, sandboxes.expiryOf(row));
 
     app.post(
       "/v1/sandboxes",
-      { schema: { body: createSandboxSchema, response: { 201: createdSandboxSchema } } },
+      {
+        schema: {
+          headers: createSandboxHeadersSchema,
+          body: createSandboxSchema,
+          response: { 201: createdSandboxSchema },
+        },
+      },
       async (request, reply) => {
-        const row = await sandboxes.create(request.teamId, request.body);
-        return reply.code(201).send({ ...present(row), access_token: tokens.of(row.id) });
+        const key = request.headers["idempotency-key"];
+        const { row, replayed } = await creations.create(request.teamId, request.body, key);
+        if (replayed) void reply.header("Idempotent-Replayed", "true");
+        return reply.code(201).send({ ...show(row), access_token: tokens.of(row.id) });
       },
     );
 
@@ -49,15 +63,27 @@ export function sandboxRoutes({
         const { rows, more } = await sandboxes.list(request.teamId, { ...ask, ...before });
         const last = rows.at(-1);
         return {
-          sandboxes: rows.map((row) => present(row)),
+          sandboxes: rows.map((row) => show(row)),
           next_cursor: more && last !== undefined ? formatId("sandbox", last.id) : null,
         };
       },
     );
 
     app.get("/v1/sandboxes/:id", { schema: { params: byId, response: { 200: sandboxSchema } } }, async (request) =>
-      present(await sandboxes.get(request.teamId, parseId("sandbox", request.params.id))),
+      show(await sandboxes.get(request.teamId, parseId("sandbox", request.params.id))),
     );
+
+    app.patch(
+      "/v1/sandboxes/:id",
+      { schema: { params: byId, body: updateSandboxSchema, response: { 200: sandboxSchema } } },
+      async (request) =>
+        show(await sandboxes.update(request.teamId, parseId("sandbox", request.params.id), request.body)),
+    );
+
+    app.post("/v1/sandboxes/:id/ping", { schema: { params: byId } }, async (request, reply) => {
+      await sandboxes.ping(request.teamId, parseId("sandbox", request.params.id));
+      return reply.code(204).send();
+    });
 
     app.delete("/v1/sandboxes/:id", { schema: { params: byId } }, async (request, reply) => {
       await sandboxes.destroy(request.teamId, parseId("sandbox", request.params.id));
@@ -66,7 +92,7 @@ export function sandboxRoutes({
   };
 }
 
-function present(row: NamedSandboxRow): Sandbox {
+function present(row: NamedSandboxRow, expiresAt: Date | null): Sandbox {
   return {
     id: formatId("sandbox", row.id),
     team_id: formatId("team", row.team_id),
@@ -80,9 +106,9 @@ function present(row: NamedSandboxRow): Sandbox {
     memory_mib: row.memory_mib,
     disk_mib: row.disk_mib,
     metadata: row.metadata,
-    timeout_seconds: null,
-    on_timeout: "destroy",
-    expires_at: null,
+    timeout_seconds: row.timeout_seconds,
+    on_timeout: row.on_timeout,
+    expires_at: expiresAt?.toISOString() ?? null,
     host_id: row.host_id === null ? null : formatId("host", row.host_id),
     engine: row.engine,
     created_at: row.created_at.toISOString(),

@@ -9,6 +9,7 @@ import { asWrennError, guestAgentPort, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import type { Logger } from "pino";
 import type { TunnelPools } from "../hosts/tunnel-pools.ts";
+import type { Activity } from "../services/activity.ts";
 import { requestId } from "../services/request-id.ts";
 import { authorize } from "./authorize.ts";
 import type { Authorizer, DataPlaneTarget } from "./authorize.ts";
@@ -19,6 +20,7 @@ import { join, responseOn } from "./upgrade.ts";
 
 export interface DataPlaneOptions extends Authorizer {
   readonly pools: TunnelPools;
+  readonly activity: Activity;
   readonly log: Logger;
   /** A host did not let a request into a sandbox that should run. */
   readonly onTunnelFailure: (id: SandboxId) => void;
@@ -34,6 +36,7 @@ export class DataPlane {
   }
 
   handle(request: IncomingMessage, response: ServerResponse): void {
+    if (response.socket === null) closeWithConnection(request, response);
     void this.#handle(request, response);
   }
 
@@ -70,7 +73,10 @@ export class DataPlane {
       if (!url.startsWith("/"))
         throw new WrennError("invalid_request", { message: "The request's target is not a path." });
       const target = await authorize(request, this.#options);
-      if (response.destroyed) return;
+      // An upgraded connection lives on without its response.
+      const connection = upgrade === undefined ? response : request.socket;
+      if (response.destroyed || connection.destroyed) return;
+      connection.once("close", this.#options.activity.hold(target.sandboxId));
       forward({
         request,
         response,
@@ -110,4 +116,13 @@ export class DataPlane {
     });
     response.end(body);
   }
+}
+
+/** A pipelined request's answer has no connection before its turn, and would not hear that the connection has ended before that. */
+function closeWithConnection({ socket }: IncomingMessage, response: ServerResponse): void {
+  const close = (): void => {
+    response.destroy().emit("close");
+  };
+  socket.once("close", close);
+  response.once("close", () => socket.off("close", close));
 }

@@ -2,13 +2,13 @@
 import { createClient } from "@connectrpc/connect";
 import type { Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
-import { filesystemProto, guestAgentPort, processProto, WrennError } from "@wrenn/contract";
+import { filesystemProto, guestAgentPort, processProto } from "@wrenn/contract";
 import type { SandboxId, TeamId } from "@wrenn/contract";
-import { fetch, Headers } from "undici";
-import type { RequestInit, Response } from "undici";
+import { DecoratorHandler, fetch, Headers } from "undici";
+import type { Dispatcher, RequestInit, Response } from "undici";
 import type { TunnelPools } from "../hosts/tunnel-pools.ts";
 import type { AccessTokens } from "./access-tokens.ts";
-import { assertReachable } from "./sandbox-targets.ts";
+import type { Activity } from "./activity.ts";
 import type { SandboxTargets } from "./sandbox-targets.ts";
 
 /** Requests go through the sandbox's own tunnels, so the name of the server is never looked up. */
@@ -18,6 +18,12 @@ export interface GuestsOptions {
   readonly targets: SandboxTargets;
   readonly tokens: AccessTokens;
   readonly pools: TunnelPools;
+  readonly activity: Activity;
+}
+
+export interface ReachOptions {
+  /** Whether calls keep the sandbox from timing out, for as long as they last. Not what only looks at it, such as its metrics. */
+  readonly countsAsUse?: boolean;
 }
 
 /** One sandbox's guest agent. Failures of the Connect clients and of `fetch` become errors of the registry by `errorFromGuest`. */
@@ -37,17 +43,21 @@ export class Guests {
   }
 
   /** @throws WrennError `sandbox_not_found`, also for another team's; `sandbox_state_conflict` when it does not run. */
-  async reach(teamId: TeamId, sandboxId: SandboxId): Promise<Guest> {
-    const target = await this.#with.targets.find(sandboxId);
-    if (target === null || target.teamId !== teamId) throw new WrennError("sandbox_not_found");
-    assertReachable(target);
+  async reach(teamId: TeamId, sandboxId: SandboxId, { countsAsUse = true }: ReachOptions = {}): Promise<Guest> {
+    const target = await this.#with.targets.findReachable(teamId, sandboxId);
     const tunnel = { sandboxId, port: guestAgentPort, hostAddress: target.hostAddress };
     const send = async (url: string, init: RequestInit = {}): Promise<Response> => {
       const headers = new Headers(init.headers);
       headers.set("x-access-token", this.#with.tokens.of(sandboxId));
       const pooled = this.#with.pools.get(tunnel);
       pooled.lastUsed = performance.now();
-      return fetch(url, { ...init, headers, dispatcher: pooled.pool });
+      const dispatcher = countsAsUse
+        ? pooled.pool.compose(
+            (dispatch) => (options, handler) =>
+              dispatch(options, untilEnded(handler, this.#with.activity.hold(sandboxId))),
+          )
+        : pooled.pool;
+      return fetch(url, { ...init, headers, dispatcher });
     };
     const transport = createConnectTransport({
       baseUrl: origin,
@@ -62,6 +72,33 @@ export class Guests {
       fetch: async (path, init) => send(`${origin}${path}`, init),
     };
   }
+}
+
+/**
+ * The same handler, and `onEnd` when the last of its call is over the wire, or the call has failed. Nothing depends on what
+ * becomes of the answer: who does not read it to its end need not say so.
+ */
+function untilEnded(handler: Dispatcher.DispatchHandler, onEnd: () => void): Dispatcher.DispatchHandler {
+  // Takes handlers of undici's older kind too, such as that of its own fetch.
+  const inner: Dispatcher.DispatchHandler = new DecoratorHandler(handler);
+  return {
+    onRequestStart: (controller, context) => inner.onRequestStart?.(controller, context),
+    onRequestUpgrade: (controller, status, headers, socket) => {
+      socket.once("close", onEnd);
+      inner.onRequestUpgrade?.(controller, status, headers, socket);
+    },
+    onResponseStart: (controller, status, headers, message) =>
+      inner.onResponseStart?.(controller, status, headers, message),
+    onResponseData: (controller, chunk) => inner.onResponseData?.(controller, chunk),
+    onResponseEnd: (controller, trailers) => {
+      onEnd();
+      inner.onResponseEnd?.(controller, trailers);
+    },
+    onResponseError: (controller, error) => {
+      onEnd();
+      inner.onResponseError?.(controller, error);
+    },
+  };
 }
 
 /**

@@ -7,19 +7,34 @@ import { wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
 import { startControlPlane } from "../control-plane.ts";
-import type { ControlPlane } from "../control-plane.ts";
+import type { ControlPlane, Timing } from "../control-plane.ts";
 import { createLog } from "../log.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
 
 /** Rounds follow each other quickly, and a host counts as silent soon. */
-const timing = { reconcileMs: 60, hostSilenceMs: 400, drainMs: 500 };
+const quickTiming: Timing = {
+  reconcileMs: 60,
+  hostSilenceMs: 400,
+  drainMs: 500,
+  sandboxActivityMs: 40,
+  sandboxTimeoutsMs: 60,
+  idempotencyKeysMs: 60,
+  replicaSilenceMs: 300_000,
+};
 
 export interface Answer {
   readonly status: number;
   readonly headers: Headers;
   // Whatever JSON came: tests look into it.
   readonly body: Record<string, never>;
+}
+
+export interface CallOptions extends RequestInit {
+  /** Null for none. The server's own when left out. */
+  readonly key?: string | null;
+  /** Of another replica. */
+  readonly url?: string;
 }
 
 export class TestServer {
@@ -43,32 +58,38 @@ export class TestServer {
     this.#pool.on("error", () => undefined);
   }
 
-  static async start(database: TestDatabase): Promise<TestServer> {
+  static async start(database: TestDatabase, timing: Partial<Timing> = {}): Promise<TestServer> {
     const directory = await mkdtemp(path.join(tmpdir(), "wrenn-server-"));
     const agent = await SimulatedHostAgent.start(path.join(directory, "host-agent.sock"));
     const server = new TestServer(directory, await database.create(), agent);
-    server.url = (await server.startReplica()).url;
+    await server.startReplica({ timing });
     server.key = await server.makeKey("test");
     return server;
   }
 
   /** Another control plane on the same database and host; the first one's is the server's url. */
-  async startReplica(): Promise<ControlPlane> {
+  async startReplica(differences: { databaseUrl?: string; timing?: Partial<Timing> } = {}): Promise<ControlPlane> {
     const layout = { ...wrennLayout(this.directory), hostAgentSocket: path.join(this.directory, "host-agent.sock") };
     const config = {
-      databaseUrl: this.databaseUrl,
+      databaseUrl: differences.databaseUrl ?? this.databaseUrl,
       layout,
       listen: { host: "127.0.0.1", port: 0 },
       localCredentials: undefined,
       logLevel: "trace" as const,
     };
-    const controlPlane = await startControlPlane(config, this.log, timing);
+    const controlPlane = await startControlPlane(config, this.log, { ...quickTiming, ...differences.timing });
     this.#controlPlanes.push(controlPlane);
+    if (this.#controlPlanes.length === 1) this.url = controlPlane.url;
     return controlPlane;
   }
 
+  /** Stops them in order; the host agent goes on. */
+  async stopReplicas(): Promise<void> {
+    for (const controlPlane of this.#controlPlanes.splice(0)) await controlPlane.stop();
+  }
+
   async stop(): Promise<void> {
-    for (const controlPlane of this.#controlPlanes) await controlPlane.stop();
+    await this.stopReplicas();
     await this.agent.stop();
     await this.#pool.end();
     await rm(this.directory, { recursive: true, force: true });
@@ -89,19 +110,23 @@ export class TestServer {
     return (await this.#pool.query<Row>(sql, values)).rows;
   }
 
-  async call(method: string, target: string, init: RequestInit & { key?: string | null } = {}): Promise<Answer> {
-    const { key = this.key, ...rest } = init;
+  async call(method: string, target: string, init: CallOptions = {}): Promise<Answer> {
+    const { key = this.key, url = this.url, ...rest } = init;
     const headers = new Headers(rest.headers);
     if (key !== null && !headers.has("X-API-Key")) headers.set("X-API-Key", key);
-    const response = await fetch(`${this.url}${target}`, { ...rest, method, headers });
+    const response = await fetch(`${url}${target}`, { ...rest, method, headers });
     const text = await response.text();
     return { status: response.status, headers: response.headers, body: text === "" ? {} : JSON.parse(text) };
   }
 
-  async post(target: string, body: unknown, init: RequestInit & { key?: string | null } = {}): Promise<Answer> {
+  async post(target: string, body: unknown, init: CallOptions = {}): Promise<Answer> {
+    return this.send("POST", target, body, init);
+  }
+
+  async send(method: string, target: string, body: unknown, init: CallOptions = {}): Promise<Answer> {
     const headers = new Headers(init.headers);
     headers.set("Content-Type", "application/json");
-    return this.call("POST", target, { ...init, headers, body: JSON.stringify(body) });
+    return this.call(method, target, { ...init, headers, body: JSON.stringify(body) });
   }
 
   /** A running sandbox's wire id, bare UUID and access token. */
