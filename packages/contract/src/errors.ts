@@ -45,6 +45,12 @@ export const errorRegistry = {
     message: "The API key is missing, unknown or revoked.",
     suggestion: "Send a key in the X-API-Key header.",
   },
+  forbidden: {
+    status: 403,
+    retryable: false,
+    message: "The API key may not do that.",
+    suggestion: "Use a key of the team that may.",
+  },
   route_not_found: {
     status: 404,
     retryable: false,
@@ -135,6 +141,12 @@ export const errorRegistry = {
     retryable: false,
     message: "The Idempotency-Key was used before, for a request that asked for something else.",
     suggestion: "Use a new key for a new request.",
+  },
+  console_gone: {
+    status: 410,
+    retryable: false,
+    message: "The sandbox's console is no longer kept.",
+    suggestion: "Read it while the sandbox is there: it goes with the sandbox.",
   },
   port_closed: {
     status: 502,

@@ -63,6 +63,9 @@ export const fileLimits = {
   listDepth: { min: 1, max: 64, default: 1 },
 } as const;
 
+/** Bytes of a sandbox's console that one call answers; the next goes on from there. */
+export const consoleLimits = { answerBytes: 262_144 } as const;
+
 /** WebSockets of the public API. */
 export const streamLimits = {
   /** One message in either direction; what is longer is sent in pieces. */
@@ -95,6 +98,8 @@ export const deadlines = {
   /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
   networkCommand: 10_000,
   tunnelDial: 5_000,
+  /** One look of a guest at its own use of memory and processors. */
+  guestMetrics: 10_000,
   /** A whole tunnel as the control plane sees it: the host agent's own dial of `tunnelDial`, and its answer. */
   tunnelOpen: 10_000,
   /** How long a guest may stay silent once its client has ended its direction: that client may be gone. */

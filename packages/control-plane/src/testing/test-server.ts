@@ -3,12 +3,11 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { wrennLayout } from "@wrenn/system";
+import { createLog, wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
 import { startControlPlane } from "../control-plane.ts";
 import type { ControlPlane } from "../control-plane.ts";
-import { createLog } from "../log.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
 
@@ -38,7 +37,7 @@ export class TestServer {
     this.directory = directory;
     this.databaseUrl = databaseUrl;
     this.agent = agent;
-    this.log = createLog("trace", { write: (line) => this.logged.push(line) });
+    this.log = createLog({ level: "trace", destination: { write: (line) => this.logged.push(line) } });
     this.#pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
     this.#pool.on("error", () => undefined);
   }
