@@ -98,6 +98,8 @@ export const deadlines = {
   /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
   networkCommand: 10_000,
   tunnelDial: 5_000,
+  /** The database's part of `/metrics`, which is answered without it when this has passed. */
+  metricsQuery: 2_000,
   /** One look of a guest at its own use of memory and processors. */
   guestMetrics: 10_000,
   /** A whole tunnel as the control plane sees it: the host agent's own dial of `tunnelDial`, and its answer. */
@@ -147,6 +149,8 @@ export const intervals = {
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,
+  /** What `/metrics` says of the database's rows is at most this old. */
+  metricsCache: 3_000,
   /** Connections into a sandbox that nothing used for so long are closed. */
   tunnelIdle: 60_000,
   /** A network slot that could not be made or removed is tried again after this. */

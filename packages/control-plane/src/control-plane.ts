@@ -1,5 +1,5 @@
 /** Puts the parts together: start, stop, and what each part tells the others. */
-import { deadlines, WrennError } from "@wrenn/contract";
+import { deadlines, parseId, platformTeamId, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
@@ -8,12 +8,21 @@ import { HostClients } from "./hosts/host-client.ts";
 import { TunnelPools } from "./hosts/tunnel-pools.ts";
 import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
+import { countApiRequests } from "./metrics/api-requests.ts";
+import { countRefusedConnections } from "./metrics/connections.ts";
+import { timeCreations } from "./metrics/creations.ts";
+import { countDataPlane } from "./metrics/data-plane.ts";
+import { watchDatabase } from "./metrics/database.ts";
+import { watchHosts } from "./metrics/hosts.ts";
+import { createRegistry } from "./metrics/registry.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
 import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
+import { Guests } from "./services/guests.ts";
 import { HealthCheck } from "./services/health.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
+import { Observation } from "./services/observation.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
 import { openDatabase } from "./store/database.ts";
@@ -22,11 +31,15 @@ import { migrate, readMigrations } from "./store/migrate.ts";
 import { PeriodicTask } from "./tasks/periodic-task.ts";
 import { Reconciler } from "./tasks/reconcile-hosts.ts";
 
-/** Shorter in tests, which cannot wait for what takes minutes by design. */
-export interface Timing {
+/** Tighter in tests, which cannot wait for what takes minutes by design, nor fill what is large. */
+export interface ServerBounds {
   readonly reconcileMs: number;
   readonly hostSilenceMs: number;
   readonly drainMs: number;
+  /** How long the head of a request may take, and the body of one to the API. */
+  readonly requestHeadMs: number;
+  readonly requestBodyMs: number;
+  readonly maxConnections: number;
 }
 
 export interface ControlPlane {
@@ -39,7 +52,7 @@ export interface ControlPlane {
  * Returns once requests are answered.
  * @throws WrennError `database_unavailable`, `database_incompatible`, `port_taken`
  */
-export async function startControlPlane(config: Config, log: Logger, timing: Timing): Promise<ControlPlane> {
+export async function startControlPlane(config: Config, log: Logger, bounds: ServerBounds): Promise<ControlPlane> {
   const migrations = await readMigrations();
   const applied = await whenDatabaseAnswers(async () => migrate(config.databaseUrl, migrations));
   if (applied.length > 0) log.info({ applied }, "brought the database to this version");
@@ -54,7 +67,9 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     });
     undo.push(async () => database.close());
     const { store, pool } = database;
-    const clients = new HostClients();
+    const metrics = createRegistry();
+    watchDatabase(metrics, database);
+    const clients = new HostClients(timeCreations(metrics));
     undo.push(async () => {
       clients.close();
     });
@@ -75,12 +90,13 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       sandboxes,
       log,
       onChange,
-      intervalMs: timing.reconcileMs,
-      hostSilenceMs: timing.hostSilenceMs,
+      onLook: watchHosts(metrics),
+      intervalMs: bounds.reconcileMs,
+      hostSilenceMs: bounds.hostSilenceMs,
     });
     const reconciliation = new PeriodicTask({
       name: "reconcile hosts",
-      intervalMs: timing.reconcileMs,
+      intervalMs: bounds.reconcileMs,
       deadlineMs: deadlines.reconcileRound,
       log,
       run: async (signal) => reconciler.run(signal),
@@ -91,6 +107,7 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       targets,
       pools,
       log,
+      observer: countDataPlane(metrics, pools),
       onTunnelFailure: (id) => {
         targets.expire(id);
         reconciliation.nudge();
@@ -107,22 +124,50 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       openDoors = resolve;
     });
     const health = new HealthCheck(store, clients);
+    const guests = new Guests({ targets, tokens, pools });
+    const observation = new Observation({ targets, clients, guests });
+    const operators = new Set([platformTeamId]);
+    const services = {
+      sandboxes,
+      tokens,
+      apiKeys,
+      health,
+      observation,
+      metrics,
+      requestObserver: countApiRequests(metrics),
+      metricsAccess: { operators, listenHost: config.listen.host },
+      requestBodyMs: bounds.requestBodyMs,
+      log,
+    };
     let listener: Listener | undefined;
-    const app = await buildApi({ sandboxes, tokens, apiKeys, health, log }, (handle) => {
-      listener = new Listener(dataPlane, handle, ready);
+    const app = await buildApi(services, (api) => {
+      listener = new Listener({
+        dataPlane,
+        api,
+        ready,
+        log,
+        requestHeadMs: bounds.requestHeadMs,
+        maxConnections: bounds.maxConnections,
+        onConnectionRefused: countRefusedConnections(metrics),
+      });
       return listener.server;
     });
     if (listener === undefined) throw new WrennError("internal", { message: "The API has asked for no listener." });
     const opened = listener;
     undo.push(async () => app.close());
     const address = await opened.listen(config.listen);
-    undo.push(async () => opened.close(timing.drainMs));
+    undo.push(async () => {
+      health.phase = "stopping";
+      await opened.close(bounds.drainMs);
+    });
     const url = urlOf({ host: config.listen.host, port: address.port });
     if (config.localCredentials !== undefined) {
-      await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
+      const { team_id } = await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
+      operators.add(parseId("team", team_id));
     }
     reconciliation.start();
     undo.push(async () => reconciliation.stop());
+    health.phase = "serving";
     openDoors();
     log.info({ url }, "listening");
     return { url, apiKeys, stop };

@@ -1,5 +1,5 @@
 /** The control plane as a process. Exit codes: 0 stopped when asked to, 1 could not start or go on, 3 port taken. */
-import { asWrennError, deadlines, describeError, intervals } from "@wrenn/contract";
+import { asWrennError, deadlines, describeError, httpLimits, intervals } from "@wrenn/contract";
 import { createLog } from "@wrenn/system";
 import { readConfig } from "./config.ts";
 import { startControlPlane } from "./control-plane.ts";
@@ -13,6 +13,9 @@ async function main(): Promise<void> {
     reconcileMs: intervals.reconcile,
     hostSilenceMs: intervals.hostSilence,
     drainMs: deadlines.serverDrain,
+    requestHeadMs: deadlines.requestHead,
+    requestBodyMs: deadlines.requestBody,
+    maxConnections: httpLimits.connections,
   });
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {

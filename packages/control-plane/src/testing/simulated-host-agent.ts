@@ -33,6 +33,9 @@ export class SimulatedHostAgent {
   readonly destroys: string[] = [];
   cpuCount = 2;
   memoryMib = 8192;
+  slotsReady = 3;
+  /** What each creation says of its steps. */
+  createSteps: { step: string; milliseconds: number }[] = [];
   tunnelsOpened = 0;
   /** Called before a create, a destroy or a listing is carried out; may wait, and may throw. */
   beforeCreate: (id: string) => Promise<void> = async () => undefined;
@@ -108,6 +111,8 @@ export class SimulatedHostAgent {
         memoryTotalMib: this.memoryMib,
         memoryAvailableMib: this.memoryMib,
         engine: "qemu-tcg",
+        slotsReady: this.slotsReady,
+        slotsInUse: this.sandboxes.size,
       }),
       createSandbox: async (request) => answering(async () => ({ sandbox: await this.#create(request) })),
       destroySandbox: async ({ sandboxId }) =>
@@ -151,6 +156,7 @@ export class SimulatedHostAgent {
       diskMib: request.diskMib,
       engine: "qemu-tcg",
       createdAt: timestampNow(),
+      createSteps: this.createSteps,
     });
     this.sandboxes.set(request.sandboxId, sandbox);
     try {

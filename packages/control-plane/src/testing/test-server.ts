@@ -3,16 +3,25 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { deadlines, httpLimits } from "@wrenn/contract";
 import { createLog, wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
+import type { Config } from "../config.ts";
 import { startControlPlane } from "../control-plane.ts";
-import type { ControlPlane } from "../control-plane.ts";
+import type { ControlPlane, ServerBounds } from "../control-plane.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
 
 /** Rounds follow each other quickly, and a host counts as silent soon. */
-const timing = { reconcileMs: 60, hostSilenceMs: 400, drainMs: 500 };
+const bounds: ServerBounds = {
+  reconcileMs: 60,
+  hostSilenceMs: 400,
+  drainMs: 500,
+  requestHeadMs: deadlines.requestHead,
+  requestBodyMs: deadlines.requestBody,
+  maxConnections: httpLimits.connections,
+};
 
 export interface Answer {
   readonly status: number;
@@ -52,7 +61,9 @@ export class TestServer {
   }
 
   /** Another control plane on the same database and host; the first one's is the server's url. */
-  async startReplica(): Promise<ControlPlane> {
+  async startReplica(
+    changes: { bounds?: Partial<ServerBounds>; config?: Partial<Config> } = {},
+  ): Promise<ControlPlane> {
     const layout = { ...wrennLayout(this.directory), hostAgentSocket: path.join(this.directory, "host-agent.sock") };
     const config = {
       databaseUrl: this.databaseUrl,
@@ -60,8 +71,9 @@ export class TestServer {
       listen: { host: "127.0.0.1", port: 0 },
       localCredentials: undefined,
       logLevel: "trace" as const,
+      ...changes.config,
     };
-    const controlPlane = await startControlPlane(config, this.log, timing);
+    const controlPlane = await startControlPlane(config, this.log, { ...bounds, ...changes.bounds });
     this.#controlPlanes.push(controlPlane);
     return controlPlane;
   }
