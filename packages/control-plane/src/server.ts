@@ -90,6 +90,8 @@ export class Listener {
     // An expectation that nobody knows may be ignored (RFC 9110, section 10.1.1).
     this.server.on("checkExpectation", answer);
     this.server.on("connect", (_request: IncomingMessage, socket: Duplex) => {
+      // As below: nobody else listens for its errors.
+      socket.on("error", () => socket.destroy());
       this.#refuse(
         socket,
         new WrennError("method_not_allowed", { message: "This server is no proxy: it does not take CONNECT." }),

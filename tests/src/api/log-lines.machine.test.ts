@@ -109,6 +109,7 @@ interface Line {
   readonly msg?: string;
   readonly reqId?: string;
   readonly sandboxId?: string;
+  readonly status?: number | null;
 }
 
 test("no line of the log has a secret, and each names the request and the sandbox that it is about", async () => {
@@ -137,6 +138,7 @@ test("no line of the log has a secret, and each names the request and the sandbo
   for (const line of lines.filter(({ msg = "" }) => /^(request|data plane|connection refused)/.test(msg))) {
     expect(line).toMatchObject({ reqId: expect.stringMatching(/^[0-9a-f-]{36}$/) });
   }
+  expect(lines.find(({ msg, status }) => msg === "request" && status === 201)).toHaveProperty("sandboxId");
   const ofSandbox = lines.filter((line) => JSON.stringify(line).includes(sandbox.uuid));
   expect(ofSandbox.length).toBeGreaterThan(10);
   for (const line of ofSandbox) expect(line).toMatchObject({ sandboxId: sandbox.uuid });

@@ -254,6 +254,7 @@ test.each([
 test("clients that leave in the middle of a head or a body harm nothing", async () => {
   for (const bytes of [
     "",
+    "CONNECT example.com:443 HTTP/1.1\r\nHost: test\r\n\r\n",
     "GE",
     head("GET /health").slice(0, -2),
     `${head("POST /v1/sandboxes", "Content-Length: 9")}{`,

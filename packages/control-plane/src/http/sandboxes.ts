@@ -36,6 +36,7 @@ export function sandboxRoutes({
       { schema: { body: createSandboxSchema, response: { 201: createdSandboxSchema } } },
       async (request, reply) => {
         const row = await sandboxes.create(request.teamId, request.body);
+        request.log = request.log.child({ sandboxId: row.id });
         return reply.code(201).send({ ...present(row), access_token: tokens.of(row.id) });
       },
     );
