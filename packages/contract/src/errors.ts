@@ -45,6 +45,12 @@ export const errorRegistry = {
     message: "The API key is missing, unknown or revoked.",
     suggestion: "Send a key in the X-API-Key header.",
   },
+  forbidden: {
+    status: 403,
+    retryable: false,
+    message: "The API key may not do that.",
+    suggestion: "Use a key of the team that may.",
+  },
   route_not_found: {
     status: 404,
     retryable: false,
@@ -141,6 +147,12 @@ export const errorRegistry = {
     retryable: false,
     message: "The sandbox was destroyed because nobody had used it for its whole timeout.",
     suggestion: "Create another with a longer timeout_seconds or none, or ping it for as long as it must stay.",
+  },
+  console_gone: {
+    status: 410,
+    retryable: false,
+    message: "The sandbox's console is no longer kept.",
+    suggestion: "Read it while the sandbox is there: it goes with the sandbox.",
   },
   port_closed: {
     status: 502,

@@ -66,6 +66,9 @@ export const fileLimits = {
   listDepth: { min: 1, max: 64, default: 1 },
 } as const;
 
+/** Bytes of a sandbox's console that one call answers; the next goes on from there. */
+export const consoleLimits = { answerBytes: 262_144 } as const;
+
 /** WebSockets of the public API. */
 export const streamLimits = {
   /** One message in either direction; what is longer is sent in pieces. */
@@ -98,6 +101,10 @@ export const deadlines = {
   /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
   networkCommand: 10_000,
   tunnelDial: 5_000,
+  /** The database's part of `/metrics`, which is answered without it when this has passed. */
+  metricsQuery: 2_000,
+  /** One look of a guest at its own use of memory and processors. */
+  guestMetrics: 10_000,
   /** A whole tunnel as the control plane sees it: the host agent's own dial of `tunnelDial`, and its answer. */
   tunnelOpen: 10_000,
   /** How long a guest may stay silent once its client has ended its direction: that client may be gone. */
@@ -152,6 +159,8 @@ export const intervals = {
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,
+  /** What `/metrics` says of the database's rows is at most this old. */
+  metricsCache: 3_000,
   /** Connections into a sandbox that nothing used for so long are closed. */
   tunnelIdle: 60_000,
   /** A network slot that could not be made or removed is tried again after this. */

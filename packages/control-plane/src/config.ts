@@ -1,10 +1,8 @@
 /** What the environment says. */
 import { WrennError } from "@wrenn/contract";
-import { layoutFromEnvironment } from "@wrenn/system";
-import type { Layout } from "@wrenn/system";
+import { layoutFromEnvironment, logLevels } from "@wrenn/system";
+import type { Layout, LogLevel } from "@wrenn/system";
 import { z } from "zod";
-import { logLevels } from "./log.ts";
-import type { LogLevel } from "./log.ts";
 
 export interface ListenAddress {
   readonly host: string;

@@ -1,5 +1,5 @@
 /** Puts the parts together: start, stop, and what each part tells the others. */
-import { deadlines, WrennError } from "@wrenn/contract";
+import { deadlines, parseId, platformTeamId, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
@@ -8,15 +8,24 @@ import { HostClients } from "./hosts/host-client.ts";
 import { TunnelPools } from "./hosts/tunnel-pools.ts";
 import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
+import { countApiRequests } from "./metrics/api-requests.ts";
+import { countRefusedConnections } from "./metrics/connections.ts";
+import { timeCreations } from "./metrics/creations.ts";
+import { countDataPlane } from "./metrics/data-plane.ts";
+import { watchDatabase } from "./metrics/database.ts";
+import { watchHosts } from "./metrics/hosts.ts";
+import { createRegistry } from "./metrics/registry.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
 import { Activity } from "./services/activity.ts";
 import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
 import { Creations } from "./services/creations.ts";
+import { Guests } from "./services/guests.ts";
 import { HealthCheck } from "./services/health.ts";
 import { IdempotencyKeys } from "./services/idempotency-keys.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
+import { Observation } from "./services/observation.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
 import { openDatabase } from "./store/database.ts";
@@ -27,8 +36,8 @@ import { destroyIdleSandboxes } from "./tasks/destroy-idle-sandboxes.ts";
 import { PeriodicTask } from "./tasks/periodic-task.ts";
 import { Reconciler } from "./tasks/reconcile-hosts.ts";
 
-/** Shorter in tests, which cannot wait for what takes minutes by design. */
-export interface Timing {
+/** Tighter in tests, which cannot wait for what takes minutes by design, nor fill what is large. */
+export interface ServerBounds {
   readonly reconcileMs: number;
   readonly hostSilenceMs: number;
   readonly drainMs: number;
@@ -37,6 +46,10 @@ export interface Timing {
   readonly idempotencyKeysMs: number;
   /** A replica that says nothing for so long is gone. */
   readonly replicaSilenceMs: number;
+  /** How long the head of a request may take, and the body of one to the API. */
+  readonly requestHeadMs: number;
+  readonly requestBodyMs: number;
+  readonly maxConnections: number;
 }
 
 export interface ControlPlane {
@@ -49,7 +62,7 @@ export interface ControlPlane {
  * Returns once requests are answered.
  * @throws WrennError `database_unavailable`, `database_incompatible`, `port_taken`
  */
-export async function startControlPlane(config: Config, log: Logger, timing: Timing): Promise<ControlPlane> {
+export async function startControlPlane(config: Config, log: Logger, bounds: ServerBounds): Promise<ControlPlane> {
   const migrations = await readMigrations();
   const applied = await whenDatabaseAnswers(async () => migrate(config.databaseUrl, migrations));
   if (applied.length > 0) log.info({ applied }, "brought the database to this version");
@@ -68,7 +81,9 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     // Before the first request, so that other replicas wait for what this one has to record.
     await activity.record();
     undo.push(async () => activity.close());
-    const clients = new HostClients();
+    const metrics = createRegistry();
+    watchDatabase(metrics, database);
+    const clients = new HostClients(timeCreations(metrics));
     undo.push(async () => {
       clients.close();
     });
@@ -99,34 +114,35 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       sandboxes,
       log,
       onChange,
-      intervalMs: timing.reconcileMs,
-      hostSilenceMs: timing.hostSilenceMs,
+      onLook: watchHosts(metrics),
+      intervalMs: bounds.reconcileMs,
+      hostSilenceMs: bounds.hostSilenceMs,
     });
     const reconciliation = new PeriodicTask({
       name: "reconcile hosts",
-      intervalMs: timing.reconcileMs,
+      intervalMs: bounds.reconcileMs,
       deadlineMs: deadlines.reconcileRound,
       log,
       run: async (signal) => reconciler.run(signal),
     });
     const activityRecording = new PeriodicTask({
       name: "record activity",
-      intervalMs: timing.sandboxActivityMs,
+      intervalMs: bounds.sandboxActivityMs,
       deadlineMs: deadlines.databaseStatement,
       log,
       run: async () => activity.record(),
     });
     const idleDestruction = new PeriodicTask({
       name: "destroy idle sandboxes",
-      intervalMs: timing.sandboxTimeoutsMs,
+      intervalMs: bounds.sandboxTimeoutsMs,
       deadlineMs: deadlines.reconcileRound,
       log,
       run: async (signal) =>
-        destroyIdleSandboxes({ store, sandboxes, activity, log, replicaSilenceMs: timing.replicaSilenceMs }, signal),
+        destroyIdleSandboxes({ store, sandboxes, activity, log, replicaSilenceMs: bounds.replicaSilenceMs }, signal),
     });
     const keyForgetting = new PeriodicTask({
       name: "forget idempotency keys",
-      intervalMs: timing.idempotencyKeysMs,
+      intervalMs: bounds.idempotencyKeysMs,
       deadlineMs: deadlines.databaseStatement,
       log,
       run: async () => forgetKeyUses(store, deadlines.idempotencyKey),
@@ -138,6 +154,7 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       pools,
       activity,
       log,
+      observer: countDataPlane(metrics, pools),
       onTunnelFailure: (id) => {
         targets.expire(id);
         reconciliation.nudge();
@@ -154,24 +171,53 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       openDoors = resolve;
     });
     const health = new HealthCheck(store, clients);
+    const guests = new Guests({ targets, tokens, pools, activity });
+    const observation = new Observation({ targets, clients, guests });
+    const operators = new Set([platformTeamId]);
+    const services = {
+      sandboxes,
+      creations,
+      tokens,
+      apiKeys,
+      health,
+      observation,
+      metrics,
+      requestObserver: countApiRequests(metrics),
+      metricsAccess: { operators, listenHost: config.listen.host },
+      requestBodyMs: bounds.requestBodyMs,
+      log,
+    };
     let listener: Listener | undefined;
-    const app = await buildApi({ sandboxes, creations, tokens, apiKeys, health, log }, (handle) => {
-      listener = new Listener(dataPlane, handle, ready);
+    const app = await buildApi(services, (api) => {
+      listener = new Listener({
+        dataPlane,
+        api,
+        ready,
+        log,
+        requestHeadMs: bounds.requestHeadMs,
+        maxConnections: bounds.maxConnections,
+        onConnectionRefused: countRefusedConnections(metrics),
+      });
       return listener.server;
     });
     if (listener === undefined) throw new WrennError("internal", { message: "The API has asked for no listener." });
     const opened = listener;
     undo.push(async () => app.close());
     const address = await opened.listen(config.listen);
-    undo.push(async () => opened.close(timing.drainMs));
+    undo.push(async () => {
+      health.phase = "stopping";
+      await opened.close(bounds.drainMs);
+    });
     const url = urlOf({ host: config.listen.host, port: address.port });
     if (config.localCredentials !== undefined) {
-      await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
+      const { team_id } = await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
+      operators.add(parseId("team", team_id));
     }
     for (const task of [reconciliation, activityRecording, idleDestruction, keyForgetting]) {
       task.start();
       undo.push(async () => task.stop());
     }
+    health.phase = "serving";
     openDoors();
     log.info({ url }, "listening");
     return { url, apiKeys, stop };

@@ -19,13 +19,19 @@ export interface CreateOnHost {
   readonly accessToken: string;
 }
 
+/** Told of every sandbox that a host has created. */
+export type OnCreated = (sandbox: hostAgentProto.Sandbox) => void;
+
 export class HostClient {
   readonly address: string;
   readonly #agent = new http.Agent({ keepAlive: true, maxFreeSockets: 4 });
   readonly #rpc: Client<typeof hostAgentProto.HostAgent>;
 
-  constructor(address: string) {
+  readonly #onCreated: OnCreated;
+
+  constructor(address: string, onCreated: OnCreated = () => undefined) {
     this.address = address;
+    this.#onCreated = onCreated;
     const target = parseHostAddress(address);
     const authority = target.kind === "unix" ? "host-agent" : `${bracketed(target.host)}:${target.port}`;
     this.#rpc = createClient(
@@ -51,7 +57,14 @@ export class HostClient {
   async createSandbox(request: CreateOnHost): Promise<hostAgentProto.Sandbox> {
     const { sandbox } = await translate(this.#rpc.createSandbox(request, { timeoutMs: deadlines.createSandbox }));
     if (sandbox === undefined) throw new WrennError("internal", { message: "The host agent's answer has no sandbox." });
+    this.#onCreated(sandbox);
     return sandbox;
+  }
+
+  /** What a sandbox has printed on its console. */
+  async readConsole(sandboxId: SandboxId, offset: number): Promise<hostAgentProto.ReadConsoleResponse> {
+    const request = { sandboxId, offset: BigInt(offset) };
+    return translate(this.#rpc.readConsole(request, { timeoutMs: deadlines.hostAgentCall }));
   }
 
   /** Makes sure that the host holds nothing of this sandbox: that it never did, or no longer does, is success. */
@@ -71,11 +84,16 @@ export class HostClient {
 /** One client per address, made when first asked for. */
 export class HostClients {
   readonly #clients = new Map<string, HostClient>();
+  readonly #onCreated: OnCreated | undefined;
+
+  constructor(onCreated?: OnCreated) {
+    this.#onCreated = onCreated;
+  }
 
   get(address: string): HostClient {
     const known = this.#clients.get(address);
     if (known !== undefined) return known;
-    const client = new HostClient(address);
+    const client = new HostClient(address, this.#onCreated);
     this.#clients.set(address, client);
     return client;
   }

@@ -1,4 +1,5 @@
 /** HTTP connections into sandboxes: one pool per sandbox and port, each connection a tunnel through the host agent. */
+import type { Socket } from "node:net";
 import { deadlines, guestAgentPort, httpLimits, intervals } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { Pool } from "undici";
@@ -21,12 +22,18 @@ const idleConnectionMs = { guestAgent: intervals.tunnelIdle, user: 4_000 };
 export class TunnelPools {
   readonly #pools = new Map<SandboxId, Map<string, PooledTunnels>>();
   readonly #sweeper: NodeJS.Timeout;
+  #open = 0;
 
   constructor() {
     this.#sweeper = setInterval(() => {
       this.#closeIdle();
     }, intervals.tunnelIdle / 4);
     this.#sweeper.unref();
+  }
+
+  /** How many tunnels are open, those included that requests have taken out of their pools. */
+  get open(): number {
+    return this.#open;
   }
 
   get({ sandboxId, port, hostAddress }: TunnelTarget): PooledTunnels {
@@ -38,7 +45,10 @@ export class TunnelPools {
     const keepAliveTimeout = port === guestAgentPort ? idleConnectionMs.guestAgent : idleConnectionMs.user;
     const pool = new Pool("http://sandbox", {
       connect: (_options, callback) => {
-        openTunnel({ hostAddress, sandboxId, port }, callback);
+        openTunnel({ hostAddress, sandboxId, port }, (...answer) => {
+          this.#count(answer[1]);
+          callback(...answer);
+        });
       },
       pipelining: 1,
       keepAliveTimeout,
@@ -65,6 +75,14 @@ export class TunnelPools {
     const pools = [...this.#pools.values()].flatMap((ofSandbox) => [...ofSandbox.values()]);
     this.#pools.clear();
     await Promise.all(pools.map(async ({ pool }) => pool.destroy()));
+  }
+
+  #count(tunnel: Socket | null): void {
+    if (tunnel === null) return;
+    this.#open += 1;
+    tunnel.once("close", () => {
+      this.#open -= 1;
+    });
   }
 
   #closeIdle(): void {

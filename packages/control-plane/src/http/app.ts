@@ -1,17 +1,24 @@
 /** The public API as a Fastify application. It owns no listener: server.ts hands it the requests that are its own. */
 import type http from "node:http";
-import { deadlines, httpLimits, WrennError } from "@wrenn/contract";
-import type { FastifyBaseLogger, FastifyInstance } from "fastify";
+import { httpLimits, WrennError } from "@wrenn/contract";
+import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { fastify, LogController } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import type { Logger } from "pino";
+import type { Registry } from "prom-client";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
 import type { HealthCheck } from "../services/health.ts";
 import type { Creations } from "../services/creations.ts";
+import type { Observation } from "../services/observation.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
 import { sendError } from "./errors.ts";
 import { healthRoute } from "./health.ts";
+import { metricsRoute } from "./metrics.ts";
+import type { MetricsAccess } from "./metrics.ts";
+import { observationRoutes } from "./observation.ts";
+import { observeRequests } from "./observe-requests.ts";
+import type { RequestObserver } from "./observe-requests.ts";
 import { requestId } from "../services/request-id.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { answerUnknownRoutes } from "./unknown-routes.ts";
@@ -22,6 +29,11 @@ export interface ApiServices {
   readonly tokens: AccessTokens;
   readonly apiKeys: ApiKeys;
   readonly health: HealthCheck;
+  readonly observation: Observation;
+  readonly metrics: Registry;
+  readonly requestObserver: RequestObserver;
+  readonly metricsAccess: Pick<MetricsAccess, "operators" | "listenHost">;
+  readonly requestBodyMs: number;
   readonly log: Logger;
 }
 
@@ -44,6 +56,8 @@ export async function buildApi(
     frameworkErrors: (error, request, reply) => {
       void sendError(error, request, reply);
     },
+    // server.ts answers what is no request.
+    clientErrorHandler: () => undefined,
     // Requests that still arrive while closing are refused by server.ts, with an error of the registry.
     return503OnClosing: false,
     forceCloseConnections: false,
@@ -57,31 +71,41 @@ export async function buildApi(
     if (body === "" && request.routeOptions.schema?.body === undefined) done(null, undefined);
     else void parseJson(request, body, done);
   });
+  observeRequests(app, services.requestObserver);
   app.addHook("onRequest", async (request, reply) => {
     void reply.header("X-Request-Id", request.id);
-    boundBody(request.raw, () => {
-      void reply.header("Connection", "close").send(new WrennError("request_timeout"));
-    });
-  });
-  app.addHook("onResponse", async (request, reply) => {
-    const { method, routeOptions, teamId } = request;
-    const milliseconds = Math.round(reply.elapsedTime);
-    request.log.info({ method, route: routeOptions.url, teamId, status: reply.statusCode, milliseconds }, "request");
+    boundBody(request, reply, services.requestBodyMs);
+    refuseEncodedBody(request);
   });
   answerUnknownRoutes(app);
   await app.register(healthRoute(services.health));
+  await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
   await app.register(sandboxRoutes(services));
+  await app.register(observationRoutes(services));
   await app.ready();
   return app;
 }
 
 /** A body that trickles in must not hold a connection for ever: the API's own bodies are small. */
-function boundBody(request: http.IncomingMessage, onLate: () => void): void {
-  if (request.complete) return;
+function boundBody({ raw }: FastifyRequest, reply: FastifyReply, timeoutMs: number): void {
+  if (raw.complete) return;
   const timer = setTimeout(() => {
-    if (!request.complete) onLate();
-  }, deadlines.requestBody);
-  request.once("close", () => {
-    clearTimeout(timer);
+    if (raw.complete) return;
+    // One that was answered before it had come is still being read, to keep the connection.
+    if (reply.sent) raw.socket.destroy();
+    else void reply.header("Connection", "close").send(new WrennError("request_timeout"));
+  }, timeoutMs);
+  raw.once("close", () => {
+    if (raw.complete || raw.socket.destroyed) clearTimeout(timer);
+  });
+}
+
+/** A few bytes that decompress to gigabytes are not taken at all, and nothing else that is compressed either. */
+function refuseEncodedBody({ headers }: FastifyRequest): void {
+  const encoding = headers["content-encoding"];
+  if (encoding === undefined || encoding.toLowerCase() === "identity") return;
+  throw new WrennError("unsupported_media_type", {
+    message: "A body with a Content-Encoding is not understood here.",
+    suggestion: "Send the body as it is.",
   });
 }

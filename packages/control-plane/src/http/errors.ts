@@ -2,6 +2,7 @@
 import { asWrennError, WrennError } from "@wrenn/contract";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
+import { sandboxNamedBy } from "./observe-requests.ts";
 
 /** What Fastify itself refuses, by its stable codes. */
 function fromFastify(error: FastifyError): WrennError | null {
@@ -49,8 +50,10 @@ export function toWrennError(error: unknown): WrennError {
 /** Fastify's error handler. Causes go to the log; the caller sees the code, the sentence and what to do. */
 export async function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const wrennError = toWrennError(error);
-  if (wrennError.status >= 500) request.log.error({ err: error, code: wrennError.code }, "request failed");
-  else request.log.info({ code: wrennError.code, details: wrennError.details }, "request refused");
+  const { code, details } = wrennError;
+  const sandboxId = sandboxNamedBy(request);
+  if (wrennError.status >= 500) request.log.error({ sandboxId, err: error, code }, "request failed");
+  else request.log.info({ sandboxId, code, details }, "request refused");
   await reply
     .code(wrennError.status)
     .header("X-Request-Id", request.id)

@@ -49,6 +49,7 @@ export function sandboxRoutes({
       async (request, reply) => {
         const key = request.headers["idempotency-key"];
         const { row, replayed } = await creations.create(request.teamId, request.body, key);
+        request.log = request.log.child({ sandboxId: row.id });
         if (replayed) void reply.header("Idempotent-Replayed", "true");
         return reply.code(201).send({ ...show(row), access_token: tokens.of(row.id) });
       },

@@ -28,6 +28,15 @@ export function isDataPlane(request: IncomingMessage): boolean {
   return request.headers[dataPlaneHeaders.sandboxId] !== undefined;
 }
 
+/** The sandbox that a request names, for the log; undefined where it names none that could exist. */
+export function namedSandbox(request: IncomingMessage): SandboxId | undefined {
+  try {
+    return parseId("sandbox", single(request.headers[dataPlaneHeaders.sandboxId]));
+  } catch {
+    return undefined;
+  }
+}
+
 /** @throws WrennError for everything that keeps the sender from reaching the sandbox */
 export async function authorize(request: IncomingMessage, authorizer: Authorizer): Promise<DataPlaneTarget> {
   const sandboxId = parseId("sandbox", single(request.headers[dataPlaneHeaders.sandboxId]));

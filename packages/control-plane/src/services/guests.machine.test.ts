@@ -2,7 +2,7 @@ import { parseUuid } from "@wrenn/contract";
 import type { SandboxId, TeamId } from "@wrenn/contract";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { TunnelPools } from "../hosts/tunnel-pools.ts";
-import { createLog } from "../log.ts";
+import { createLog } from "@wrenn/system";
 import { openDatabase } from "../store/database.ts";
 import type { OpenDatabase } from "../store/database.ts";
 import { TestDatabase } from "../testing/test-database.ts";
@@ -34,7 +34,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   const { store } = open;
-  activity = new Activity(store, createLog("silent"));
+  activity = new Activity(store, createLog({ level: "silent" }));
   const tokens = await AccessTokens.open(store);
   guests = new Guests({ targets: new SandboxTargets(store), tokens, pools, activity });
   guest = await guests.reach(teamId, id);

@@ -5,6 +5,7 @@ import {
   newId,
   occupyingStatuses,
   overcommit,
+  sandboxStatuses,
   updatableStatuses,
 } from "@wrenn/contract";
 import type {
@@ -200,6 +201,19 @@ export async function sandboxesOccupying(store: Store, hostId: HostId): Promise<
     .where("host_id", "=", hostId)
     .where("status", "in", occupyingStatuses)
     .execute();
+}
+
+/** How many sandboxes of all teams are in each status, `stopped` excepted: of those there may be any number. */
+export async function countSandboxes(store: Store): Promise<Map<SandboxStatus, number>> {
+  const statuses = sandboxStatuses.filter((status) => status !== "stopped");
+  const rows = await store
+    .selectFrom("sandboxes")
+    .select(["status", sql<number>`count(*)`.as("count")])
+    .where("status", "<>", "stopped")
+    .groupBy("status")
+    .execute();
+  const counts = new Map(rows.map(({ status, count }) => [status, count]));
+  return new Map(statuses.map((status) => [status, counts.get(status) ?? 0]));
 }
 
 /** Those of these sandboxes that the database knows: where they are, and whether they should still be there. */

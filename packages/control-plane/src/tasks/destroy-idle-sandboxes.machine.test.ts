@@ -283,7 +283,7 @@ describe("what is not recorded yet", () => {
   test("a replica that is cut off from the database is waited for", async () => {
     const link = await CuttableLink.to(server.databaseUrl);
     onTestFinished(() => link.close());
-    const second = await server.startReplica({ databaseUrl: link.through(server.databaseUrl) });
+    const second = await server.startReplica({ config: { databaseUrl: link.through(server.databaseUrl) } });
     const used = await server.create({ timeout_seconds: 1 });
     const close = await openStream(used, second.url);
     onTestFinished(close);
@@ -305,7 +305,7 @@ describe("what is not recorded yet", () => {
   test("a replica that has gone without a word is waited for no longer than it can have let anybody in", async () => {
     await server.stopReplicas();
     await addReplica("1 hour");
-    await server.startReplica({ timing: { replicaSilenceMs: 1_500 } });
+    await server.startReplica({ bounds: { replicaSilenceMs: 1_500 } });
     const [before] = await server.query<{ now: Date }>("SELECT now()");
     const sandbox = await server.create({ timeout_seconds: 1 });
     await untilStopped(sandbox);
@@ -315,7 +315,7 @@ describe("what is not recorded yet", () => {
   });
 
   test("a replica that stops in order is not waited for, and what it knew is recorded", async () => {
-    const second = await server.startReplica({ timing: { sandboxActivityMs: 3_600_000 } });
+    const second = await server.startReplica({ bounds: { sandboxActivityMs: 3_600_000 } });
     const sandbox = await server.create({ timeout_seconds: 600 });
     await server.query("UPDATE sandboxes SET last_active_at = now() - interval '1 minute'");
     await server.call("POST", `/v1/sandboxes/${sandbox.id}/ping`, { url: second.url });

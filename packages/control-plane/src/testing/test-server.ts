@@ -3,17 +3,18 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { wrennLayout } from "@wrenn/system";
+import { deadlines, httpLimits } from "@wrenn/contract";
+import { createLog, wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
+import type { Config } from "../config.ts";
 import { startControlPlane } from "../control-plane.ts";
-import type { ControlPlane, Timing } from "../control-plane.ts";
-import { createLog } from "../log.ts";
+import type { ControlPlane, ServerBounds } from "../control-plane.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
 
 /** Rounds follow each other quickly, and a host counts as silent soon. */
-const quickTiming: Timing = {
+const quickBounds: ServerBounds = {
   reconcileMs: 60,
   hostSilenceMs: 400,
   drainMs: 500,
@@ -21,6 +22,9 @@ const quickTiming: Timing = {
   sandboxTimeoutsMs: 60,
   idempotencyKeysMs: 60,
   replicaSilenceMs: 300_000,
+  requestHeadMs: deadlines.requestHead,
+  requestBodyMs: deadlines.requestBody,
+  maxConnections: httpLimits.connections,
 };
 
 export interface Answer {
@@ -53,31 +57,34 @@ export class TestServer {
     this.directory = directory;
     this.databaseUrl = databaseUrl;
     this.agent = agent;
-    this.log = createLog("trace", { write: (line) => this.logged.push(line) });
+    this.log = createLog({ level: "trace", destination: { write: (line) => this.logged.push(line) } });
     this.#pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
     this.#pool.on("error", () => undefined);
   }
 
-  static async start(database: TestDatabase, timing: Partial<Timing> = {}): Promise<TestServer> {
+  static async start(database: TestDatabase, bounds: Partial<ServerBounds> = {}): Promise<TestServer> {
     const directory = await mkdtemp(path.join(tmpdir(), "wrenn-server-"));
     const agent = await SimulatedHostAgent.start(path.join(directory, "host-agent.sock"));
     const server = new TestServer(directory, await database.create(), agent);
-    await server.startReplica({ timing });
+    await server.startReplica({ bounds });
     server.key = await server.makeKey("test");
     return server;
   }
 
   /** Another control plane on the same database and host; the first one's is the server's url. */
-  async startReplica(differences: { databaseUrl?: string; timing?: Partial<Timing> } = {}): Promise<ControlPlane> {
+  async startReplica(
+    changes: { bounds?: Partial<ServerBounds>; config?: Partial<Config> } = {},
+  ): Promise<ControlPlane> {
     const layout = { ...wrennLayout(this.directory), hostAgentSocket: path.join(this.directory, "host-agent.sock") };
     const config = {
-      databaseUrl: differences.databaseUrl ?? this.databaseUrl,
+      databaseUrl: this.databaseUrl,
       layout,
       listen: { host: "127.0.0.1", port: 0 },
       localCredentials: undefined,
       logLevel: "trace" as const,
+      ...changes.config,
     };
-    const controlPlane = await startControlPlane(config, this.log, { ...quickTiming, ...differences.timing });
+    const controlPlane = await startControlPlane(config, this.log, { ...quickBounds, ...changes.bounds });
     this.#controlPlanes.push(controlPlane);
     if (this.#controlPlanes.length === 1) this.url = controlPlane.url;
     return controlPlane;

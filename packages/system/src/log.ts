@@ -1,7 +1,6 @@
-/** The log: one JSON object per line on standard output, without secrets. */
+/** The log of a part of the server: one JSON object per line on standard output, without secrets. */
 import { describeError, WrennError } from "@wrenn/contract";
-import { pino } from "pino";
-import type { DestinationStream, Logger } from "pino";
+import { type DestinationStream, type Logger, pino } from "pino";
 
 export const logLevels = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -18,10 +17,18 @@ const secrets = [
   "*.envs",
 ];
 
-export function createLog(level: LogLevel, destination?: DestinationStream): Logger {
+export interface LogOptions {
+  readonly level: LogLevel;
+  /** What every line says of where it comes from. */
+  readonly base?: Readonly<Record<string, unknown>>;
+  /** Standard output unless said otherwise. */
+  readonly destination?: DestinationStream;
+}
+
+export function createLog({ level, base, destination }: LogOptions): Logger {
   const options = {
     level,
-    base: null,
+    base: base ?? null,
     timestamp: pino.stdTimeFunctions.isoTime,
     redact: { paths: secrets, censor: "[redacted]" },
     serializers: { err: describe },
@@ -29,7 +36,7 @@ export function createLog(level: LogLevel, destination?: DestinationStream): Log
   return destination === undefined ? pino(options) : pino(options, destination);
 }
 
-/** Fields of a database's error can hold whole rows, so only messages, codes and the stack are written. */
+/** Other fields of an error can hold anything, such as whole rows of a table, so only messages, codes and the stack are written. */
 function describe(error: unknown): unknown {
   if (!(error instanceof Error)) return describeError(error);
   return {
