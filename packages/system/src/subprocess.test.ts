@@ -79,10 +79,14 @@ describe("startDaemon", () => {
     if (identity === null) throw new Error("the daemon is not there");
     const session = (await readFile(`/proc/${pid}/stat`, "utf8")).split(" ")[5];
     expect(session).toBe(String(pid));
+    const written = await pollUntil(async () => ((await readFile(logFile, "utf8")) === "up\n" ? true : null), {
+      timeoutMs: 10_000,
+      intervalMs: 10,
+    });
+    expect(written).toBe(true);
     await endProcess(identity, 5_000);
     expect(await isAlive(identity)).toBe(false);
     expect(await exited).not.toBe(0);
-    expect(await readFile(logFile, "utf8")).toContain("up");
   });
 
   it("says that a program is not installed", async () => {
