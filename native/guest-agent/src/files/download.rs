@@ -18,6 +18,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::access;
+use super::disk::{disk_error, on_disk};
 use super::encoding::{self, Coding};
 use super::intake::open_regular;
 use super::range::{self, Wanted};
@@ -35,13 +36,8 @@ pub(crate) async fn download(agent: &Arc<Agent>, request: Request<Incoming>) -> 
     let (parts, _) = request.into_parts();
     let access = access::check(agent, &parts, Operation::Read)?;
     let path = access.resolve(access.path.as_deref().unwrap_or_default())?;
-    let (path, opened) = blocking(move || {
-        let opened = open(&path);
-        (path, opened)
-    })
-    .await
-    .map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    respond(&parts, &path, opened?)
+    let (path, opened) = on_disk(move || open(&path).map(|opened| (path, opened))).await?;
+    respond(&parts, &path, opened)
 }
 
 struct Opened {
@@ -62,12 +58,10 @@ fn open(path: &str) -> Result<Opened, HttpError> {
             Err(HttpError::bad_request(format!("path '{path}' is a directory")))
         }
         Ok(None) => Err(HttpError::bad_request(format!("path '{path}' is not a regular file"))),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(HttpError::new(StatusCode::NOT_FOUND, format!("path '{path}' does not exist")))
         }
-        Err(error) => {
-            Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("error opening file '{path}': {error}")))
-        }
+        Err(error) => Err(disk_error(&format!("error opening file '{path}'"), &error)),
     }
 }
 
@@ -121,8 +115,7 @@ fn content(parts: &Parts, opened: Opened, coding: Coding, wanted: Wanted) -> Res
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range.start, range.end - range.start),
     };
     if start > 0 {
-        file.seek(SeekFrom::Start(start))
-            .map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        file.seek(SeekFrom::Start(start)).map_err(|error| disk_error("error seeking in the file", &error))?;
     }
     let remaining = known_size.map(|_| length);
     let mut response = if parts.method == Method::HEAD {

@@ -2,6 +2,7 @@
 mod access;
 mod body;
 mod compose;
+mod disk;
 mod download;
 mod encoding;
 mod intake;
