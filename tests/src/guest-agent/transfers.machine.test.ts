@@ -212,7 +212,8 @@ describe("an upload is refused", () => {
   beforeAll(async () => {
     await symlink("/home/no/where", outside("/home/nowhere"));
     const mount = "mkdir /home/readonly && mount -t tmpfs -o ro tmpfs /home/readonly";
-    expect((await observe(agent.process({ user: "root" }).start(shell(mount)))).end?.exitCode).toBe(0);
+    const { end } = await observe(agent.process({ user: "root" }).start(shell(mount)));
+    if (end?.exitCode !== 0) throw new Error("a read-only file system could not be mounted");
   });
 
   test.each<[string, () => Promise<Response>, number, string]>([
@@ -340,9 +341,9 @@ describe("downloading", () => {
 
   test.each([
     ["nothing", "/nothing", 404, "path '/nothing' does not exist"],
-    ["below a file", "/etc/passwd/x", 400, "error opening file '/etc/passwd/x': Not a directory (os error 20)"],
-    ["a name that is too long", `/${"x".repeat(256)}`, 400, /File name too long/],
-    ["a link to itself", "/home/loop", 400, /Too many levels of symbolic links/],
+    ["below a file", "/etc/passwd/x", 400, "Not a directory"],
+    ["a name that is too long", `/${"x".repeat(256)}`, 400, "File name too long"],
+    ["a link to itself", "/home/loop", 400, "Too many levels of symbolic links"],
     ["a directory", "/home", 400, "path '/home' is a directory"],
     ["a device", "/dev/zero", 400, "path '/dev/zero' is not a regular file"],
     ["another's home by ~", "~other/x", 400, "cannot expand user-specific home directory in '~other/x'"],
@@ -350,8 +351,8 @@ describe("downloading", () => {
     await rm(outside("/home/loop"), { force: true });
     await symlink("loop", outside("/home/loop"));
     const response = await get(path);
-    const text: unknown = typeof message === "string" ? message : expect.stringMatching(message);
-    expect(await refusal(response)).toEqual({ status, code: status, message: text });
+    const expected: unknown = { status, code: status, message: expect.stringContaining(message) };
+    expect(await refusal(response)).toEqual(expected);
   });
 
   test("a client that leaves is noticed", async () => {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, VARY,
@@ -18,6 +17,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::access;
+use super::body::{CHUNK_BYTES, Source, frames};
 use super::disk::{disk_error, on_disk};
 use super::encoding::{self, Coding};
 use super::intake::open_regular;
@@ -27,10 +27,6 @@ use super::validators::Validators;
 use crate::agent::Agent;
 use crate::paths;
 use crate::server::body::{Body, HttpError, empty};
-use crate::sync::blocking;
-
-/// Read in one trip to the disk thread; two of these are in memory at most.
-const CHUNK_BYTES: usize = 128 * 1024;
 
 pub(crate) async fn download(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
     let (parts, _) = request.into_parts();
@@ -122,7 +118,7 @@ fn content(parts: &Parts, opened: Opened, coding: Coding, wanted: Wanted) -> Res
         empty(StatusCode::OK)
     } else {
         let encoder = (coding == Coding::Gzip).then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-        stream_file(Source { file, remaining, encoder })
+        Response::new(StreamBody::new(frames(Some(Reading { file, remaining, encoder }))).boxed_unsync())
     };
     *response.status_mut() = status;
     set(&mut response, CONTENT_TYPE, "application/octet-stream");
@@ -153,15 +149,14 @@ fn disposition(name: &str) -> String {
     format!("inline; filename*=utf-8''{encoded}")
 }
 
-struct Source {
+struct Reading {
     file: File,
     /// Bytes still owed; nothing when only the end of the file ends it.
     remaining: Option<u64>,
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
-impl Source {
-    /// The next bytes, and what is left after them.
+impl Source for Reading {
     fn next(mut self) -> io::Result<(Bytes, Option<Self>)> {
         let wanted =
             self.remaining.map_or(CHUNK_BYTES, |left| usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES));
@@ -188,17 +183,6 @@ impl Source {
         };
         Ok((bytes.into(), (!last).then_some(self)))
     }
-}
-
-fn stream_file(source: Source) -> Response<Body> {
-    let frames = stream::unfold(Some(source), |source| async move {
-        let source = source?;
-        match blocking(move || source.next()).await.and_then(|piece| piece) {
-            Ok((bytes, rest)) => Some((Ok(Frame::data(bytes)), rest)),
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    Response::new(StreamBody::new(frames).boxed_unsync())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! `/files`: whole files up and down, of any size, in constant memory.
+//! `/files`: files and whole directories up and down, of any size, in constant memory.
 mod access;
+pub(crate) mod archive;
 mod body;
 mod compose;
 mod disk;
