@@ -22,6 +22,8 @@ pub(super) fn disk_error(doing: &str, error: &io::Error) -> HttpError {
         Some(libc::ENOSPC | libc::EDQUOT) => {
             return HttpError::new(StatusCode::INSUFFICIENT_STORAGE, "not enough disk space available");
         }
+        // No file system has room for any size.
+        Some(libc::EFBIG) => StatusCode::INSUFFICIENT_STORAGE,
         Some(libc::ENOENT) => StatusCode::NOT_FOUND,
         Some(libc::ENOTDIR | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG) => StatusCode::BAD_REQUEST,
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => StatusCode::FORBIDDEN,
@@ -57,6 +59,7 @@ mod tests {
             (libc::EROFS, 403),
             (libc::ENOSPC, 507),
             (libc::EDQUOT, 507),
+            (libc::EFBIG, 507),
             (libc::EIO, 500),
             (libc::EMFILE, 500),
         ] {

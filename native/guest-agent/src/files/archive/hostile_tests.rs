@@ -241,6 +241,24 @@ fn links_out_of_the_directory_are_refused() {
 }
 
 #[test]
+fn sizes_that_no_disk_has_are_no_fault_of_ours() {
+    for size in [i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
+        let scratch = Scratch::new();
+        let mut archive = Vec::new();
+        for name in [b"1", b"2", b"3"] {
+            let mut header = header(b'S', name, b"", 0o644, 0);
+            header.as_gnu_mut().unwrap().set_real_size(size);
+            append(&mut archive, header, b"");
+        }
+        append(&mut archive, header(b'0', b"4", b"", 0o644, size), b"");
+        let status = scratch.extract(&archive, 512).map_err(|error| error.status.as_u16());
+        assert!(matches!(status, Err(400 | 507)), "{size}: {status:?}");
+        let names: Vec<_> = fs::read_dir(&scratch.inside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| !name.to_str().unwrap().starts_with('.')), "{names:?}");
+    }
+}
+
+#[test]
 fn a_link_is_replaced_and_never_written_through() {
     let scratch = Scratch::new();
     prepare(&scratch);

@@ -274,7 +274,7 @@ impl Entries for Placement {
         match std::mem::replace(&mut entry.kind, Kind::Special) {
             Kind::File(size) => {
                 self.place_file(&place, &entry)?;
-                self.placed.bytes += size;
+                self.placed.bytes = self.placed.bytes.saturating_add(size);
             }
             Kind::Directory => self.place_directory(place, entry.mode, entry.modified)?,
             Kind::Symlink(link) => self.place_symlink(&place, &link, entry.modified)?,
