@@ -265,11 +265,23 @@ export const errorRegistry = {
     message: "The file has no bytes in that range.",
     suggestion: "Ask for a range within the file's size.",
   },
+  watch_overflow: {
+    status: 503,
+    retryable: true,
+    message: "More changed than could be told in time, so changes were lost.",
+    suggestion: "Look at the directory itself, then watch it again.",
+  },
   guest_refused: {
     status: 400,
     retryable: false,
     message: "The guest agent refused the request.",
     suggestion: "Correct what the message names and send it again.",
+  },
+  guest_timeout: {
+    status: 504,
+    retryable: true,
+    message: "The sandbox did not answer in time.",
+    suggestion: "It may be busy: try again, or look at its metrics.",
   },
   connection_lost: {
     status: 503,

@@ -111,6 +111,14 @@ export const deadlines = {
   tunnelHalfClosed: 300_000,
   /** No byte in either direction of a data-plane request for so long ends it. */
   dataPlaneIdle: 3_600_000,
+  /** How long a guest may take to answer a call about files, or be silent in the middle of one. Large trees take a while. */
+  guestFiles: 120_000,
+  /** How long a client may send nothing of a file that it uploads. */
+  uploadIdle: 300_000,
+  /** How long the rest of a body is still read once its request was refused: a client that is busy sending may not see why otherwise. */
+  refusedBody: 10_000,
+  /** How long a guest may be silent about a watched directory; it is told to say every `watchKeepAlive` that it is there. */
+  watchSilence: 60_000,
   /** The head of a request, and the body of a request to the API itself. */
   requestHead: 15_000,
   requestBody: 30_000,
@@ -163,6 +171,8 @@ export const intervals = {
   metricsCache: 3_000,
   /** Connections into a sandbox that nothing used for so long are closed. */
   tunnelIdle: 60_000,
+  /** A watch on which nothing happens says so this often, so that nobody on the way takes it for dead. */
+  watchKeepAlive: 20_000,
   /** A network slot that could not be made or removed is tried again after this. */
   slotRetry: 15_000,
   /** The host's rules for slots are put back within this time after another program flushed them. */

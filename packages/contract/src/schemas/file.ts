@@ -6,7 +6,10 @@ const path = z
   .string()
   .min(1)
   .max(fileLimits.pathBytes)
-  .regex(/^[^\0]*$/, "a path has no NUL in it");
+  .regex(/^[^\0]*$/, "a path has no NUL in it")
+  .refine((text) => new TextEncoder().encode(text).length <= fileLimits.pathBytes, {
+    message: `at most ${fileLimits.pathBytes} bytes`,
+  });
 const user = z.string().min(1).max(64).optional();
 
 /** A path: absolute, or relative to the user's home directory. `~` is that directory. */
@@ -38,6 +41,7 @@ export const fileEntrySchema = z.object({
   name: z.string(),
   /** Absolute. */
   path: z.string(),
+  /** Of a link, the type of what it leads to; `symlink` is a link that leads nowhere. */
   type: z.enum(fileTypes),
   /** Bytes. */
   size: z.number().int(),
