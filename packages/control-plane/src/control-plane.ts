@@ -50,6 +50,8 @@ export interface ServerBounds {
   readonly requestHeadMs: number;
   readonly requestBodyMs: number;
   readonly maxConnections: number;
+  /** How long a client may send nothing of an upload. */
+  readonly uploadIdleMs: number;
 }
 
 export interface ControlPlane {
@@ -174,6 +176,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const guests = new Guests({ targets, tokens, pools, activity });
     const observation = new Observation({ targets, clients, guests });
     const operators = new Set([platformTeamId]);
+    const stopping = new AbortController();
     const services = {
       sandboxes,
       creations,
@@ -181,10 +184,13 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       apiKeys,
       health,
       observation,
+      guests,
       metrics,
       requestObserver: countApiRequests(metrics),
       metricsAccess: { operators, listenHost: config.listen.host },
       requestBodyMs: bounds.requestBodyMs,
+      uploadIdleMs: bounds.uploadIdleMs,
+      stopping: stopping.signal,
       log,
     };
     let listener: Listener | undefined;
@@ -206,6 +212,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const address = await opened.listen(config.listen);
     undo.push(async () => {
       health.phase = "stopping";
+      stopping.abort();
       await opened.close(bounds.drainMs);
     });
     const url = urlOf({ host: config.listen.host, port: address.port });

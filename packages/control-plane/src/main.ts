@@ -20,6 +20,7 @@ async function main(): Promise<void> {
     requestHeadMs: deadlines.requestHead,
     requestBodyMs: deadlines.requestBody,
     maxConnections: httpLimits.connections,
+    uploadIdleMs: deadlines.uploadIdle,
   });
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {

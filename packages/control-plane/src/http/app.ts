@@ -8,11 +8,14 @@ import type { Logger } from "pino";
 import type { Registry } from "prom-client";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
+import type { Guests } from "../services/guests.ts";
 import type { HealthCheck } from "../services/health.ts";
 import type { Creations } from "../services/creations.ts";
 import type { Observation } from "../services/observation.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
+import { discardRest } from "./discard-rest.ts";
 import { sendError } from "./errors.ts";
+import { fileRoutes } from "./files.ts";
 import { healthRoute } from "./health.ts";
 import { metricsRoute } from "./metrics.ts";
 import type { MetricsAccess } from "./metrics.ts";
@@ -34,7 +37,19 @@ export interface ApiServices {
   readonly requestObserver: RequestObserver;
   readonly metricsAccess: Pick<MetricsAccess, "operators" | "listenHost">;
   readonly requestBodyMs: number;
+  readonly guests: Guests;
   readonly log: Logger;
+  /** Aborted when the server stops. */
+  readonly stopping: AbortSignal;
+  /** How long a client may send nothing of an upload. */
+  readonly uploadIdleMs: number;
+}
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** The body may be of any size and take any time: its route reads it as it comes. */
+    bodyIsStreamed?: boolean;
+  }
 }
 
 export type RequestHandler = (request: http.IncomingMessage, response: http.ServerResponse) => void;
@@ -74,6 +89,12 @@ export async function buildApi(
   observeRequests(app, services.requestObserver);
   app.addHook("onRequest", async (request, reply) => {
     void reply.header("X-Request-Id", request.id);
+    if (request.routeOptions.config.bodyIsStreamed === true) {
+      reply.raw.once("finish", () => {
+        discardRest(request.raw);
+      });
+      return;
+    }
     boundBody(request, reply, services.requestBodyMs);
     refuseEncodedBody(request);
   });
@@ -82,6 +103,7 @@ export async function buildApi(
   await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
   await app.register(sandboxRoutes(services));
   await app.register(observationRoutes(services));
+  await app.register(fileRoutes(services));
   await app.ready();
   return app;
 }

@@ -24,6 +24,7 @@ const quickBounds: ServerBounds = {
   replicaSilenceMs: 300_000,
   requestHeadMs: deadlines.requestHead,
   requestBodyMs: deadlines.requestBody,
+  uploadIdleMs: 3_000,
   maxConnections: httpLimits.connections,
 };
 
