@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { processProto, type Sandbox } from "@wrenn/contract";
-import { WrennClient } from "../client.ts";
+import type { ConnectionOptions } from "../connection.ts";
 
 export const sandboxId = "sb-01890000-0000-7000-8000-000000000001";
 export const apiKey = `wrn_${"0".repeat(40)}`;
@@ -15,7 +15,8 @@ export interface Answer {
 }
 
 export class ServerStandIn {
-  readonly client: WrennClient;
+  /** What the SDK needs to know of it. */
+  readonly api: ConnectionOptions;
   /** What the next requests of the API are answered; then the sandbox as it is. */
   readonly answers: Answer[] = [];
   readonly requests: { method: string; path: string; headers: Record<string, unknown>; body: string }[] = [];
@@ -42,7 +43,7 @@ export class ServerStandIn {
   private constructor(server: Server) {
     this.#server = server;
     const { port } = server.address() as AddressInfo;
-    this.client = new WrennClient({ url: `http://127.0.0.1:${port}/`, apiKey });
+    this.api = { apiUrl: `http://127.0.0.1:${port}/`, apiKey };
   }
 
   static async start(guest: Partial<ServiceImpl<typeof processProto.Process>>): Promise<ServerStandIn> {
