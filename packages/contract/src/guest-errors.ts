@@ -29,6 +29,28 @@ export const filesystemErrors: GuestErrorMeanings = {
   [Code.ResourceExhausted]: "guest_out_of_disk",
 };
 
+/** What refusals of the guest agent's `/files` and `/files/archive` mean. */
+const fileHttpErrors: Readonly<Record<number, ErrorCode>> = {
+  400: "wrong_file_type",
+  // The server's token is right, so it is the user that there is not.
+  401: "guest_refused",
+  403: "file_access_denied",
+  404: "file_not_found",
+  406: "guest_refused",
+  409: "file_exists",
+  416: "range_not_satisfiable",
+  507: "guest_out_of_disk",
+};
+
+/**
+ * A refusal of the guest agent's HTTP endpoints for files as a WrennError.
+ * @param badRequest what 400 means to this request in particular
+ */
+export function fileHttpError(status: number, message: string, badRequest: ErrorCode = "wrong_file_type"): WrennError {
+  const code = status === 400 ? badRequest : (fileHttpErrors[status] ?? "internal");
+  return new WrennError(code, { message: message || errorRegistry[code].message });
+}
+
 /**
  * A failed call of the guest agent as a WrennError. An error that Wrenn itself answered on the way is kept as it is.
  * @param specific what codes mean to this call in particular
@@ -36,7 +58,8 @@ export const filesystemErrors: GuestErrorMeanings = {
 export function errorFromGuest(thrown: unknown, specific: GuestErrorMeanings = {}): WrennError {
   const known = findWrennError(thrown);
   if (known !== null) return known;
-  if (thrown instanceof ConnectError) {
+  // A cause is a failure on this side or on the way: what the agent itself answers has none.
+  if (thrown instanceof ConnectError && thrown.cause === undefined) {
     const code = specific[thrown.code] ?? inGeneral[thrown.code] ?? "internal";
     return new WrennError(code, { message: thrown.rawMessage || errorRegistry[code].message, cause: thrown });
   }

@@ -17,3 +17,6 @@ export function blobOf(source: Exclude<BodySource, ReadableStream>): Blob {
 export function streamOf(source: BodySource): ReadableStream<Uint8Array> {
   return isStream(source) ? source : blobOf(source).stream();
 }
+
+/** Whether `fetch` takes a stream as a body. Browsers do so over HTTP/2 only, and cannot be asked which it will be. */
+export const sendsStreams = !("document" in globalThis || "WorkerGlobalScope" in globalThis);

@@ -46,6 +46,11 @@ export class CallSignal {
     clearTimeout(this.#timer);
   }
 
+  /** Ends whatever is still under way for the call, which has failed. */
+  abandon(reason: unknown): void {
+    this.#controller.abort(reason);
+  }
+
   /** To be called however the call ends. */
   release(): void {
     clearTimeout(this.#timer);

@@ -2,7 +2,7 @@
 import type { z } from "zod";
 import { type CallSignal, withLimits } from "./call-signal.ts";
 import { errorFromResponse, failure } from "./errors.ts";
-import { noteRetryAfter, retrying } from "./retry.ts";
+import { noteRefusal, retrying } from "./retry.ts";
 
 export type FetchFunction = typeof fetch;
 
@@ -58,8 +58,7 @@ export class Connection {
   readonly #requestTimeoutMs: number | undefined;
 
   constructor(options: ConnectionOptions = {}) {
-    const url = options.apiUrl ?? environmentVariable("WRENN_API_URL") ?? defaults.apiUrl;
-    this.url = url.replace(/\/+$/, "");
+    this.url = serverAddress(options.apiUrl ?? environmentVariable("WRENN_API_URL") ?? defaults.apiUrl);
     this.#apiKey = options.apiKey ?? environmentVariable("WRENN_API_KEY");
     // Called without `this`, which browsers refuse; looked up at each call, so that a replaced global counts.
     this.#fetch = options.fetch ?? ((input, init) => fetch(input, init));
@@ -95,17 +94,19 @@ export class Connection {
 
   /** One request and its answer, with no key of its own and no second try. */
   async exchange<Schema extends z.ZodType>(request: ApiRequest<Schema>, call: CallSignal): Promise<z.output<Schema>> {
-    const { method, path, body, headers = {} } = request;
+    const { method, path, body } = request;
+    const headers = new Headers(request.headers);
+    if (body !== undefined) headers.set("content-type", "application/json");
     const response = await this.fetch(`${this.url}${path}`, {
       method,
-      headers: body === undefined ? headers : { ...headers, "content-type": "application/json" },
+      headers,
       body: body === undefined ? null : JSON.stringify(body),
       signal: call.signal,
     });
     // The body is read whatever is expected: an unread one keeps its connection from being used again.
     return this.#reach(async () => {
       const fine = response.ok || request.alsoFine?.includes(response.status) === true;
-      if (!fine) throw noteRetryAfter(await errorFromResponse(response), response);
+      if (!fine) throw noteRefusal(await errorFromResponse(response), response);
       return parseAnswer(request, await response.text());
     });
   }
@@ -114,7 +115,10 @@ export class Connection {
    * `fetch`, with a server that cannot be reached told apart from everything else.
    * @throws ConnectionError `server_unreachable`
    */
-  readonly fetch: FetchFunction = async (input, init) => this.#reach(() => (0, this.#fetch)(input, init));
+  readonly fetch: FetchFunction = async (input, init) => {
+    const send = this.#fetch;
+    return this.#reach(() => send(input, init));
+  };
 
   async #reach<Value>(work: () => Promise<Value>): Promise<Value> {
     try {
@@ -125,6 +129,15 @@ export class Connection {
       throw failure("server_unreachable", { message: `The server at ${this.url} does not answer.`, cause });
     }
   }
+}
+
+/** @throws InvalidRequestError */
+function serverAddress(text: string): string {
+  if (/^https?:/i.test(text) && URL.canParse(text)) return text.replace(/\/+$/, "");
+  throw failure("invalid_request", {
+    message: `"${text}" is not the address of a server.`,
+    suggestion: `Give one such as ${defaults.apiUrl} in WRENN_API_URL or the option apiUrl.`,
+  });
 }
 
 function parseAnswer<Schema extends z.ZodType>(request: ApiRequest<Schema>, text: string): z.output<Schema> {

@@ -1,9 +1,9 @@
 /** Files on their way to and from a sandbox, streamed: never more in memory than a piece. */
-import type { ErrorCode } from "@wrenn/contract";
+import { type ErrorCode, fileHttpError, type WrennError } from "@wrenn/contract";
 import { z } from "zod";
-import { blobOf, type BodySource, isStream } from "./bodies.ts";
+import { blobOf, type BodySource, isStream, sendsStreams, streamOf } from "./bodies.ts";
 import { CallSignal } from "./call-signal.ts";
-import { failure } from "./errors.ts";
+import { classified, failure } from "./errors.ts";
 import type { FileOptions } from "./files.ts";
 import type { GuestConnection } from "./guest-connection.ts";
 
@@ -41,23 +41,27 @@ export async function upload(
   to: TransferPath,
   path: string,
   source: BodySource,
-  options: FileOptions & { contentType: string },
+  options: FileOptions & { contentType: string; badRequest: ErrorCode },
 ): Promise<void> {
   const call = transferCall(guest, options, `writing ${path}`);
+  let cancel: RequestBody["cancel"] = () => undefined;
   try {
     call.signal.throwIfAborted();
-    const body = await requestBody(source, call);
-    const headers = { "content-type": options.contentType };
-    const response = await guest.fetch(target(to, path, options.user), { method: "POST", headers, ...body }, call);
-    if (!response.ok) throw await transferFailure(response);
+    const { body, ...rest } = await requestBody(source, call);
+    ({ cancel } = rest);
+    const init = { method: "POST", headers: { "content-type": options.contentType }, ...body };
+    const response = await guest.fetch(target(to, path, options.user), init, call);
+    if (!response.ok) throw await transferFailure(response, options.badRequest);
     // Read to its end, the answer leaves a connection that can be used again.
     await response.arrayBuffer();
   } catch (error) {
-    throw call.explain(error);
+    const failed = call.explain(error);
+    // Where the guest refuses what it has only seen the beginning of, the rest is not sent.
+    call.abandon(failed);
+    cancel(failed);
+    throw failed;
   } finally {
     call.release();
-    // One that was not read to its end must not wait for that for ever.
-    if (isStream(source) && !source.locked) source.cancel(call.signal.reason).catch(() => undefined);
   }
 }
 
@@ -126,33 +130,30 @@ function brokenOff(error: unknown, guest: GuestConnection): unknown {
 /** Bodies in memory up to this size are sent at once, so that how far they are need not be known. */
 const smallBodyBytes = 1_048_576;
 
-async function requestBody(
-  source: BodySource,
-  call: CallSignal,
-): Promise<{ body: Blob | ReadableStream<Uint8Array>; duplex?: "half" }> {
-  if (!isStream(source)) {
-    const blob = blobOf(source);
-    if (blob.size <= smallBodyBytes || !streamsRequests()) return whole(blob, call);
-    return { body: counted(blob.stream(), call), duplex: "half" };
+interface RequestBody {
+  body: { body: Blob } | { body: ReadableStream<Uint8Array>; duplex: "half" };
+  /** Lets go of the source, when not all of it was wanted. */
+  cancel: (reason: unknown) => void;
+}
+
+async function requestBody(source: BodySource, call: CallSignal): Promise<RequestBody> {
+  if (sendsStreams && (isStream(source) || blobOf(source).size > smallBodyBytes)) {
+    const reader = streamOf(source).getReader();
+    const cancel = (reason: unknown): void => void reader.cancel(reason).catch(() => undefined);
+    return { body: { body: metered(reader, call), duplex: "half" }, cancel };
   }
-  if (streamsRequests()) return { body: counted(source, call), duplex: "half" };
-  // Browsers without request streams: the browser keeps a blob where it likes, on disk if need be.
-  return whole(await new Response(source).blob(), call);
-}
-
-/** How far a body is that is sent as one cannot be seen: its time is not bounded. */
-function whole(blob: Blob, call: CallSignal): { body: Blob } {
+  // The browser keeps a blob where it likes, on disk if need be.
+  const blob = isStream(source) ? await new Response(source).blob() : blobOf(source);
+  // How far a body is that is sent as one cannot be seen: its time is not bounded.
   if (blob.size > smallBodyBytes) call.lift();
-  return { body: blob };
+  return { body: { body: blob }, cancel: () => undefined };
 }
 
-/** The same bytes; each piece that is taken begins the call's time anew. */
-function counted(source: ReadableStream<Uint8Array>, call: CallSignal): ReadableStream<Uint8Array> {
-  const reader = source.getReader();
+/** The same bytes; the call's time begins anew with each piece that is taken, and does not count while the source is waited for. */
+function metered(reader: ReadableStreamDefaultReader<Uint8Array>, call: CallSignal): ReadableStream<Uint8Array> {
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        // The source may take its time.
         call.lift();
         const { done, value } = await reader.read();
         call.restart();
@@ -167,50 +168,17 @@ function counted(source: ReadableStream<Uint8Array>, call: CallSignal): Readable
   );
 }
 
-let streamingKnown: boolean | undefined;
-
-/** Whether `fetch` takes streams as bodies: it then asks for `duplex`, and sets no content type of its own. */
-function streamsRequests(): boolean {
-  streamingKnown ??= detectStreaming();
-  return streamingKnown;
-}
-
-function detectStreaming(): boolean {
-  let duplexAsked = false;
-  const init = {
-    method: "POST",
-    body: new ReadableStream(),
-    get duplex() {
-      duplexAsked = true;
-      return "half" as const;
-    },
-  };
-  const { headers } = new Request("http://localhost/", init);
-  return duplexAsked && !headers.has("content-type");
-}
-
 const refusalSchema = z.object({ message: z.string() });
 
-const codesByStatus: Readonly<Record<number, ErrorCode>> = {
-  400: "wrong_file_type",
-  401: "guest_refused",
-  403: "file_access_denied",
-  404: "file_not_found",
-  409: "file_exists",
-  416: "range_not_satisfiable",
-  507: "guest_out_of_disk",
-};
-
-async function transferFailure(response: Response): Promise<Error> {
+async function transferFailure(response: Response, badRequest?: ErrorCode): Promise<WrennError> {
   const text = await response.text();
-  const code = codesByStatus[response.status] ?? "internal";
-  return failure(code, { message: messageOf(text), details: { status: response.status } });
+  return classified(fileHttpError(response.status, messageOf(text), badRequest));
 }
 
-function messageOf(text: string): string | undefined {
+function messageOf(text: string): string {
   try {
     return refusalSchema.parse(JSON.parse(text)).message;
   } catch {
-    return undefined;
+    return "";
   }
 }

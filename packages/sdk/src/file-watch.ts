@@ -4,6 +4,7 @@ import { filesystemErrors, filesystemProto } from "@wrenn/contract";
 import { CallSignal, untilAborted, withLimits } from "./call-signal.ts";
 import type { FileOptions } from "./files.ts";
 import { failure } from "./errors.ts";
+import { EventStream } from "./event-stream.ts";
 import { type GuestConnection, guestFailure, userHeaders } from "./guest-connection.ts";
 
 export type { FileChange } from "@wrenn/contract";
@@ -36,10 +37,7 @@ const changeTypes: Record<filesystemProto.EventType, FileChange["type"] | null> 
   [filesystemProto.EventType.CHMOD]: "chmod",
 };
 
-/** Seconds. Below the five minutes of silence after which HTTP clients and proxies give up on a stream. */
-const keepalivePingSeconds = 50;
-
-type WatchEvents = AsyncIterator<filesystemProto.WatchDirResponse>;
+type WatchEvents = EventStream<filesystemProto.WatchDirResponse>;
 
 /** Resolves once the directory is watched: changes made from then on are handed out. */
 export async function watchDirectory(
@@ -48,58 +46,57 @@ export async function watchDirectory(
   onChange: FileChangeListener,
   options: WatchOptions,
 ): Promise<FileWatch> {
-  const headers = userHeaders(options.user);
-  headers.set("keepalive-ping-interval", String(keepalivePingSeconds));
-  const stream = new AbortController();
-  const request = { path, recursive: options.recursive ?? false };
-  const events = guest.filesystem.watchDir(request, { headers, signal: stream.signal })[Symbol.asyncIterator]();
-  const limits = { signal: options.signal, timeoutMs: guest.connection.timeoutMs(options), what: `watching ${path}` };
-  try {
-    await withLimits(limits, async ({ signal }) => {
-      const first = await untilAborted(events.next(), signal);
+  const { signal, recursive = false } = options;
+  const limits = { signal, timeoutMs: guest.connection.timeoutMs(options), what: `watching ${path}` };
+  return withLimits(limits, async (opening) => {
+    const events = new EventStream(userHeaders(options.user), (call) =>
+      guest.filesystem.watchDir({ path, recursive }, call),
+    );
+    try {
+      const first = await untilAborted(events.next(), opening.signal);
       if (first.done === true || first.value.event.case !== "start") throw new Error("the watch did not begin");
-    });
-  } catch (error) {
-    stream.abort();
-    if (options.signal?.aborted === true) throw error;
-    throw guestFailure(error, filesystemErrors);
-  }
-  const closed = follow(events, stream, onChange, options.signal);
-  // Whoever waits for it is told; that nobody does is no error.
-  closed.catch(() => undefined);
-  return { closed, stop: () => stream.abort(stopped) };
+    } catch (error) {
+      events.close();
+      throw guestFailure(error, filesystemErrors);
+    }
+    const watching = new AbortController();
+    const closed = follow(events, onChange, watching.signal, signal);
+    // Whoever waits is told; that nobody does is no error.
+    closed.catch(() => undefined);
+    return { closed, stop: () => watching.abort() };
+  });
 }
-
-/** Why a watch's stream was aborted, where its owner did. */
-const stopped = Symbol("stopped");
 
 async function follow(
   events: WatchEvents,
-  stream: AbortController,
   onChange: FileChangeListener,
+  stopped: AbortSignal,
   callersSignal: AbortSignal | undefined,
 ): Promise<"stopped" | "removed"> {
   const following = new CallSignal({ signal: callersSignal, what: "a watch" });
-  const abort = (): void => stream.abort(following.signal.reason);
-  following.signal.addEventListener("abort", abort, { once: true });
-  if (following.signal.aborted) abort();
+  const { signal } = following;
+  const unlessOver = async <Value>(promise: Promise<Value>): Promise<Value> =>
+    untilAborted(untilAborted(promise, stopped), signal);
   try {
     for (;;) {
-      const next = await untilAborted(nextEvent(events), stream.signal);
+      const next = await unlessOver(nextEvent(events));
       if (next.done === true) return "removed";
-      const { event } = next.value;
-      const type = event.case === "filesystem" ? changeTypes[event.value.type] : null;
-      if (event.case === "filesystem" && type !== null) {
-        await untilAborted(Promise.resolve(onChange({ type, name: event.value.name })), stream.signal);
-      }
+      const change = toChange(next.value);
+      if (change !== null) await unlessOver((async () => onChange(change))());
     }
   } catch (error) {
-    if (stream.signal.reason === stopped) return "stopped";
+    if (stopped.aborted) return "stopped";
     throw following.explain(error);
   } finally {
-    stream.abort(stopped);
+    events.close();
     following.release();
   }
+}
+
+function toChange({ event }: filesystemProto.WatchDirResponse): FileChange | null {
+  if (event.case !== "filesystem") return null;
+  const type = changeTypes[event.value.type];
+  return type === null ? null : { type, name: event.value.name };
 }
 
 async function nextEvent(events: WatchEvents): ReturnType<WatchEvents["next"]> {

@@ -66,7 +66,8 @@ export class Files {
    * @throws FileError `wrong_file_type` when a directory is there, `guest_out_of_disk`, `file_access_denied`
    */
   async write(path: string, content: BodySource, options: FileOptions = {}): Promise<FileEntry> {
-    await upload(this.#guest, "/files", path, content, { ...options, contentType: "application/octet-stream" });
+    const as = { contentType: "application/octet-stream", badRequest: "wrong_file_type" } as const;
+    await upload(this.#guest, "/files", path, content, { ...options, ...as });
     return this.stat(path, options);
   }
 
@@ -154,7 +155,8 @@ export class Files {
    * @throws FileError `invalid_archive`, `guest_out_of_disk`, `wrong_file_type` when something else is there
    */
   async writeArchive(path: string, archive: BodySource, options: FileOptions = {}): Promise<void> {
-    await upload(this.#guest, "/files/archive", path, archive, { ...options, contentType: "application/x-tar" });
+    const as = { contentType: "application/x-tar", badRequest: "invalid_archive" } as const;
+    await upload(this.#guest, "/files/archive", path, archive, { ...options, ...as });
   }
 
   async #call<Answer>(

@@ -16,7 +16,7 @@ import { type CallSignal, withLimits } from "./call-signal.ts";
 import type { Connection, FetchFunction, RequestOptions } from "./connection.ts";
 import { classified, failure, parseErrorBody } from "./errors.ts";
 import { sandboxPath } from "./paths.ts";
-import { noteRetryAfter, retrying } from "./retry.ts";
+import { noteRefusal, retrying } from "./retry.ts";
 
 /** Calls that may be made twice: they change nothing, or nothing more the second time. */
 const repeatableCalls: ReadonlySet<string> = new Set([
@@ -81,12 +81,14 @@ export class GuestConnection {
    * Asks the server whether the sandbox still runs.
    * @throws WrennError why it does not: `guest_panicked`, `vm_died`, `sandbox_not_found`, …; or `server_unreachable`.
    */
-  async assertRunning(signal: AbortSignal | undefined): Promise<void> {
+  async assertRunning(options: RequestOptions): Promise<void> {
     const { status, status_reason: reason } = await this.connection.send({
       method: "GET",
       path: sandboxPath(this.#sandboxId),
       answer: sandboxSchema,
-      signal,
+      // Whoever asks does so again and again.
+      repeatable: false,
+      ...options,
     });
     switch (status) {
       case "running":
@@ -123,7 +125,7 @@ export class GuestConnection {
     // The RPC library reads a failed answer as the guest agent's. Wrenn's own answers have to be recognised before it.
     const text = await response.text();
     const error = parseErrorBody(text);
-    if (error !== null) throw noteRetryAfter(error, response);
+    if (error !== null) throw noteRefusal(error, response);
     const { status, statusText } = response;
     return new Response(text, { status, statusText, headers: response.headers });
   };

@@ -5,6 +5,7 @@ import { deadlines, guestAgentHeaders, processProto, type SignalName, startError
 import { CallSignal, delay, untilAborted, withLimits } from "./call-signal.ts";
 import type { RequestOptions } from "./connection.ts";
 import { failure } from "./errors.ts";
+import { EventStream } from "./event-stream.ts";
 import { type GuestConnection, guestFailure, userHeaders } from "./guest-connection.ts";
 
 /** How a process ended. */
@@ -31,18 +32,16 @@ export interface ProcessListener {
 export type StartRequest = MessageInitShape<typeof processProto.StartRequestSchema>;
 type ProcessSelector = { case: "pid"; value: number } | { case: "tag"; value: string };
 
-interface EventStream {
-  next(): Promise<IteratorResult<{ event?: processProto.ProcessEvent | undefined }, unknown>>;
-}
+type ProcessEvents = EventStream<{ event?: processProto.ProcessEvent | undefined }>;
 
 /** How following one stream of events went. */
 type Outcome = { kind: "ended"; result: CommandResult } | { kind: "broken"; cause: unknown; eventCount: number };
 
-/** Seconds. Below the five minutes of silence after which HTTP clients and proxies give up on a stream. */
-const keepalivePingSeconds = 50;
-
 const firstRetryMs = 100;
 const longestRetryMs = 2_000;
+
+/** Milliseconds that the server may take to say whether the sandbox runs, before it is asked again. */
+const statusTimeoutMs = 10_000;
 
 export class ProcessStream {
   readonly pid: number;
@@ -51,23 +50,22 @@ export class ProcessStream {
   readonly #guest: GuestConnection;
   readonly #listener: ProcessListener;
   readonly #following: CallSignal;
-  readonly #stream: AbortController;
+  #events: ProcessEvents;
 
   private constructor(
     guest: GuestConnection,
     pid: number,
-    events: EventStream,
-    stream: AbortController,
+    events: ProcessEvents,
     listener: ProcessListener,
     signal: AbortSignal | undefined,
   ) {
     this.pid = pid;
     this.#guest = guest;
+    this.#events = events;
     this.#listener = listener;
-    this.#stream = stream;
     this.#following = new CallSignal({ signal, what: `process ${pid}` });
     // Followed from the beginning, so that an end that comes before anybody waits is not missed.
-    this.ended = this.#follow(events);
+    this.ended = this.#follow();
     // Whoever waits is told; that nobody does is no error.
     this.ended.catch(() => undefined);
   }
@@ -83,21 +81,20 @@ export class ProcessStream {
     options: RequestOptions & { user?: string | undefined; timeoutMs?: number | undefined },
   ): Promise<ProcessStream> {
     const headers = userHeaders(options.user);
-    headers.set("keepalive-ping-interval", String(keepalivePingSeconds));
     // Not the RPC library's own deadline: that would also give up on this side, before the guest can say how it ended.
     if (options.timeoutMs !== undefined) headers.set("connect-timeout-ms", String(Math.ceil(options.timeoutMs)));
-    const stream = new AbortController();
-    const events = guest.processes.start(request, { headers, signal: stream.signal })[Symbol.asyncIterator]();
-    const first = firstEvent(events);
-    const what = "the start of a command";
-    try {
-      const pid = await withLimits(limitsOf(guest, options, what), ({ signal }) => untilAborted(first, signal));
-      return new ProcessStream(guest, pid, events, stream, listener, options.signal);
-    } catch (error) {
-      await killWhenStarted(guest, first);
-      stream.abort();
-      throw error instanceof WrennError || options.signal?.aborted === true ? error : guestFailure(error, startErrors);
-    }
+    const limits = limitsOf(guest, options, "the start of a command");
+    return withLimits(limits, async ({ signal }) => {
+      const events = new EventStream(headers, (call) => guest.processes.start(request, call));
+      const first = firstEvent(events);
+      try {
+        return new ProcessStream(guest, await untilAborted(first, signal), events, listener, options.signal);
+      } catch (error) {
+        await killWhenStarted(guest, first);
+        events.close();
+        throw guestFailure(error, startErrors);
+      }
+    });
   }
 
   /**
@@ -110,50 +107,43 @@ export class ProcessStream {
     listener: ProcessListener,
     options: RequestOptions & { replay: boolean },
   ): Promise<ProcessStream> {
-    const headers = new Headers({ "keepalive-ping-interval": String(keepalivePingSeconds) });
-    if (options.replay) headers.set(guestAgentHeaders.replayOutput, "true");
-    const stream = new AbortController();
-    const { signal } = stream;
-    const responses = guest.processes.connect({ process: selectorOf(process) }, { headers, signal });
-    const events = responses[Symbol.asyncIterator]();
     const limits = limitsOf(guest, options, `connecting to process ${process}`);
-    try {
-      const pid = await withLimits(limits, ({ signal }) => untilAborted(firstEvent(events), signal));
-      return new ProcessStream(guest, pid, events, stream, listener, options.signal);
-    } catch (error) {
-      stream.abort();
-      throw error instanceof WrennError || options.signal?.aborted === true ? error : guestFailure(error);
-    }
+    return withLimits(limits, async ({ signal }) => {
+      const events = openConnect(guest, process, options.replay);
+      try {
+        const pid = await untilAborted(firstEvent(events), signal);
+        return new ProcessStream(guest, pid, events, listener, options.signal);
+      } catch (error) {
+        events.close();
+        throw guestFailure(error);
+      }
+    });
   }
 
-  async #follow(first: EventStream): Promise<CommandResult> {
+  async #follow(): Promise<CommandResult> {
     const { signal } = this.#following;
-    const stop = (): void => {
-      this.#stream.abort(signal.reason);
-    };
-    signal.addEventListener("abort", stop, { once: true });
-    if (signal.aborted) stop();
     try {
-      const result = await this.#followAll(first);
+      const result = await this.#readAll();
       await this.#listener.finish();
       return result;
     } catch (error) {
-      this.#stream.abort();
       throw this.#following.explain(error);
     } finally {
+      if (signal.aborted) this.#events.close(signal.reason);
       this.#following.release();
     }
   }
 
-  async #followAll(first: EventStream): Promise<CommandResult> {
+  async #readAll(): Promise<CommandResult> {
     const { signal } = this.#following;
-    let outcome = await this.#read(first);
+    let outcome = await this.#read();
     let givesUpAt = performance.now() + deadlines.commandReconnect;
     for (let retryMs = firstRetryMs; outcome.kind === "broken"; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
       signal.throwIfAborted();
       await this.#assertWorthRetrying(outcome.cause, givesUpAt);
       await delay(retryMs, signal);
-      outcome = await this.#read(this.#reconnect());
+      this.#events = openConnect(this.#guest, this.pid, false);
+      outcome = await this.#read();
       if (outcome.kind === "broken" && outcome.eventCount > 0) {
         givesUpAt = performance.now() + deadlines.commandReconnect;
         retryMs = firstRetryMs;
@@ -162,34 +152,23 @@ export class ProcessStream {
     return outcome.result;
   }
 
-  #reconnect(): EventStream {
-    const headers = { "keepalive-ping-interval": String(keepalivePingSeconds) };
-    const request = { process: selectorOf(this.pid) };
-    return this.#guest.processes.connect(request, { headers, signal: this.#stream.signal })[Symbol.asyncIterator]();
-  }
-
-  async #read(events: EventStream): Promise<Outcome> {
+  async #read(): Promise<Outcome> {
+    const { signal } = this.#following;
     for (let eventCount = 0; ; eventCount += 1) {
-      let next: Awaited<ReturnType<EventStream["next"]>>;
+      let next: Awaited<ReturnType<ProcessEvents["next"]>>;
       try {
-        next = await events.next();
+        next = await untilAborted(this.#events.next(), signal);
       } catch (cause) {
         return { kind: "broken", cause, eventCount };
       }
       if (next.done === true) return { kind: "broken", cause: new Error("the stream ended early"), eventCount };
       const event = next.value.event?.event;
       switch (event?.case) {
-        case "data": {
-          const { case: stream, value } = event.value.output;
-          if (value !== undefined) {
-            // Aborted while what listens is still busy, the stream has nothing more to say to it.
-            await untilAborted(this.#deliver(stream === "stderr" ? stream : "stdout", value), this.#following.signal);
-          }
+        case "data":
+          await untilAborted(this.#deliver(event.value), signal);
           break;
-        }
         case "end":
-          // Read to its end, the stream leaves a connection that can be used again.
-          void events.next().catch(() => undefined);
+          this.#events.finish();
           return { kind: "ended", result: toResult(event.value) };
         case "start":
           // The first stream's start was read before; one here is a broken connection made again.
@@ -202,8 +181,9 @@ export class ProcessStream {
     }
   }
 
-  async #deliver(stream: "stdout" | "stderr", bytes: Uint8Array): Promise<void> {
-    await this.#listener.deliver(stream, bytes);
+  async #deliver({ output }: processProto.ProcessEvent_DataEvent): Promise<void> {
+    if (output.value === undefined) return;
+    await this.#listener.deliver(output.case === "stderr" ? "stderr" : "stdout", output.value);
   }
 
   /** Throws when trying again is pointless: the sandbox or the process is gone, or it has been tried for long enough. */
@@ -211,7 +191,7 @@ export class ProcessStream {
     const error = guestFailure(cause, { [Code.NotFound]: "process_not_found" });
     if (error.code === "process_not_found") throw error;
     try {
-      await this.#guest.assertRunning(this.#following.signal);
+      await this.#guest.assertRunning({ signal: this.#following.signal, requestTimeoutMs: statusTimeoutMs });
     } catch (reason) {
       this.#following.signal.throwIfAborted();
       if (!(reason instanceof WrennError) || !reason.retryable) throw reason;
@@ -232,7 +212,13 @@ function limitsOf(guest: GuestConnection, options: RequestOptions, what: string)
   return { signal: options.signal, timeoutMs: guest.connection.timeoutMs(options), what };
 }
 
-async function firstEvent(events: EventStream): Promise<number> {
+function openConnect(guest: GuestConnection, process: number | string, replay: boolean): ProcessEvents {
+  const headers = new Headers();
+  if (replay) headers.set(guestAgentHeaders.replayOutput, "true");
+  return new EventStream(headers, (call) => guest.processes.connect({ process: selectorOf(process) }, call));
+}
+
+async function firstEvent(events: ProcessEvents): Promise<number> {
   const first = await events.next();
   const event = first.done === true ? undefined : first.value.event?.event;
   if (event?.case !== "start") throw new Error("the stream did not begin with the process's start");

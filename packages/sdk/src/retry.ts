@@ -9,16 +9,27 @@ const longestBackoffMs = 5_000;
 /** What a server may ask for; one that wants longer is not waited for. */
 const longestRetryAfterMs = 30_000;
 
-/** How long an answer asks to wait, in milliseconds. Kept beside the error, which callers have no use of it in. */
-const retryAfter = new WeakMap<WrennError, number>();
+/** What an answer that refused said beside its error. */
+interface Refusal {
+  status: number;
+  /** Milliseconds that its sender is asked to wait. */
+  afterMs: number | null;
+}
 
-/** Notes the `Retry-After` of the answer that became this error: seconds, or a date. */
-export function noteRetryAfter(error: WrennError, response: Response): WrennError {
-  const header = response.headers.get("retry-after");
-  if (header === null) return error;
-  const milliseconds = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - Date.now();
-  if (Number.isFinite(milliseconds)) retryAfter.set(error, Math.max(0, milliseconds));
+/** Kept beside the errors, which callers have no use of it in. */
+const refusals = new WeakMap<WrennError, Refusal>();
+
+/** Notes of the answer that became this error whether to come again, and when. */
+export function noteRefusal(error: WrennError, { status, headers }: Response): WrennError {
+  refusals.set(error, { status, afterMs: retryAfter(headers.get("retry-after")) });
   return error;
+}
+
+/** Seconds, or a date. */
+function retryAfter(header: string | null): number | null {
+  if (header === null) return null;
+  const milliseconds = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - Date.now();
+  return Number.isFinite(milliseconds) ? Math.max(0, milliseconds) : null;
 }
 
 /** Calls `attempt` until it succeeds, fails for good, or has failed `maxRetries` times more than once. */
@@ -41,11 +52,14 @@ export async function retrying<Value>(
 /** Milliseconds to wait before trying again; null when that is pointless. */
 function waitBefore(error: unknown, retries: number): number | null {
   if (!(error instanceof WrennError)) return null;
-  const asked = retryAfter.get(error);
-  if (asked !== undefined) return asked > longestRetryAfterMs ? null : asked + jitter(firstBackoffMs);
+  const backoffMs = jitter(Math.min(firstBackoffMs * 2 ** retries, longestBackoffMs));
+  const refusal = refusals.get(error);
+  // Never answered at all.
+  if (refusal === undefined) return error.code === "server_unreachable" ? backoffMs : null;
+  if (refusal.status !== 429 && refusal.status !== 503) return null;
+  if (refusal.afterMs !== null) return refusal.afterMs > longestRetryAfterMs ? null : refusal.afterMs + backoffMs;
   // Room is made by people, who take longer than this.
-  const passes = error.status === 429 || (error.status === 503 && !(error instanceof CapacityError));
-  return passes ? jitter(Math.min(firstBackoffMs * 2 ** retries, longestBackoffMs)) : null;
+  return error instanceof CapacityError ? null : backoffMs;
 }
 
 /** Between half of it and all of it, so that clients which failed together do not come back together. */

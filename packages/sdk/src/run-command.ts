@@ -1,6 +1,7 @@
 /** A command run to its end: input handed on, output collected, killed when its caller gives up. */
 import { deadlines, execLimits, WrennError } from "@wrenn/contract";
 import { type BodySource, streamOf } from "./bodies.ts";
+import { withLimits } from "./call-signal.ts";
 import { CommandHandle } from "./command-handle.ts";
 import { type CommandLine, processConfig, type ProcessOptions } from "./command-line.ts";
 import type { GuestConnection } from "./guest-connection.ts";
@@ -32,12 +33,15 @@ export interface CommandOutput extends CommandResult {
   outputIncomplete: boolean;
 }
 
+/** How much later than the guest's own deadline this side gives up, should the guest have stopped answering. */
+const timeoutGraceMs = 10_000;
+
 export async function runCommand(
   guest: GuestConnection,
   command: CommandLine,
   options: RunOptions,
 ): Promise<CommandOutput> {
-  const { stdin, signal, maxOutputBytes = execLimits.outputBytes.max } = options;
+  const { stdin, maxOutputBytes = execLimits.outputBytes.max } = options;
   const stdout = new CollectedOutput(maxOutputBytes);
   const stderr = new CollectedOutput(maxOutputBytes);
   let outputIncomplete = false;
@@ -47,9 +51,15 @@ export async function runCommand(
     onReconnect: () => (outputIncomplete = true),
   });
   const request = { process: processConfig(command, options), stdin: stdin !== undefined };
-  const process = await ProcessStream.start(guest, request, listener, options);
-  const handle = new CommandHandle(guest, process, { tag: null, signal });
-  const result = await untilEnd(handle, stdin);
+  const limits = {
+    signal: options.signal,
+    timeoutMs: options.timeoutMs === undefined ? undefined : options.timeoutMs + timeoutGraceMs,
+    what: "the command",
+  };
+  const result = await withLimits(limits, async ({ signal }) => {
+    const process = await ProcessStream.start(guest, request, listener, { ...options, signal });
+    return untilEnd(new CommandHandle(guest, process, { tag: null, signal }), stdin);
+  });
   const [stdoutBytes, stderrBytes] = [stdout.bytes(), stderr.bytes()];
   return {
     ...result,

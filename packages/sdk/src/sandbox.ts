@@ -110,7 +110,7 @@ export class Sandbox {
    */
   static async create(options: CreateSandboxOptions = {}): Promise<Sandbox> {
     const { template, vcpus, memoryMib, diskMib, timeoutMs, onTimeout, metadata, envs } = options;
-    const { signal, requestTimeoutMs, idempotencyKey = crypto.randomUUID() } = options;
+    const { signal, requestTimeoutMs, idempotencyKey = newIdempotencyKey() } = options;
     const connection = new Connection(options);
     const created = await connection.send({
       method: "POST",
@@ -248,6 +248,11 @@ export class Sandbox {
     if (response.headers.has("wrenn-error")) throw await errorFromResponse(response);
     return response;
   }
+}
+
+/** Not crypto.randomUUID, which browsers have in secure contexts only. */
+function newIdempotencyKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 async function getInfo(connection: Connection, id: string, options: RequestOptions): Promise<SandboxInfo> {

@@ -9,10 +9,8 @@ import type { ConnectionOptions } from "../connection.ts";
 export const sandboxId = "sb-01890000-0000-7000-8000-000000000001";
 export const apiKey = `wrn_${"0".repeat(40)}`;
 
-export interface Answer {
-  status: number;
-  body: unknown;
-}
+/** An answer; or the connection is cut; or there is none, ever. */
+export type Answer = { status: number; body: unknown; headers?: Record<string, string> } | "cut" | "none";
 
 export class ServerStandIn {
   /** What the SDK needs to know of it. */
@@ -61,8 +59,11 @@ export class ServerStandIn {
         const body = Buffer.concat(chunks).toString("utf8");
         standIn.requests.push({ method: request.method ?? "", path, headers: request.headers, body });
         const answer = standIn.answers.shift() ?? { status: 200, body: standIn.sandbox };
-        response.writeHead(answer.status, { "content-type": "application/json" });
-        response.end(JSON.stringify(answer.body));
+        if (answer === "cut") request.socket.destroy();
+        else if (answer !== "none") {
+          response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers });
+          response.end(JSON.stringify(answer.body));
+        }
       });
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
