@@ -151,11 +151,20 @@ async function requestBody(source: BodySource, call: CallSignal): Promise<Reques
 
 /** The same bytes; the call's time begins anew with each piece that is taken, and does not count while the source is waited for. */
 function metered(reader: ReadableStreamDefaultReader<Uint8Array>, call: CallSignal): ReadableStream<Uint8Array> {
+  const read = async (): ReturnType<typeof reader.read> => {
+    try {
+      return await reader.read();
+    } catch (error) {
+      // `fetch` would tell of a connection that failed.
+      call.abandon(error);
+      throw error;
+    }
+  };
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
         call.lift();
-        const { done, value } = await reader.read();
+        const { done, value } = await read();
         call.restart();
         if (done) controller.close();
         else controller.enqueue(value);
