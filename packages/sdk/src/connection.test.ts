@@ -58,6 +58,15 @@ describe("a request that may be sent twice", () => {
     expect(server.requests).toHaveLength(1);
   });
 
+  it("is a destroy that has succeeded when the sandbox is gone at the second try", async () => {
+    const gone = { status: 404, body: { error: { code: "sandbox_not_found", message: "The sandbox is destroyed." } } };
+    server.answers.push("cut", gone);
+    await Sandbox.destroy(sandboxId, server.api);
+    const sandbox = await Sandbox.connect(sandboxId, server.api);
+    server.answers.push(gone);
+    await sandbox.destroy();
+  });
+
   it("includes a create, because all tries have one idempotency key", async () => {
     server.answers.push("cut", away, { status: 201, body: { ...server.sandbox, access_token: "secret" } });
     await Sandbox.create(server.api);

@@ -43,6 +43,8 @@ export interface ApiRequest<Schema extends z.ZodType> extends RequestOptions {
   alsoFine?: readonly number[];
   /** Whether sending it twice does no more than sending it once; default true, except for POST. */
   repeatable?: boolean;
+  /** Called before each try after the first, which may have done what was asked. */
+  onRetry?: () => void;
   /** Milliseconds that this request takes at most, where that is more than the default. */
   usualTimeoutMs?: number;
 }
@@ -81,12 +83,12 @@ export class Connection {
   }
 
   async send<Schema extends z.ZodType>(request: ApiRequest<Schema>): Promise<z.output<Schema>> {
-    const { method, path, signal, usualTimeoutMs } = request;
+    const { method, path, signal, usualTimeoutMs, onRetry } = request;
     const timeoutMs = this.timeoutMs(request, usualTimeoutMs);
     const repeatable = request.repeatable ?? method !== "POST";
     const headers = { accept: "application/json", "x-api-key": this.apiKey, ...request.headers };
     return withLimits({ signal, timeoutMs, what: `${method} ${path}` }, (call) =>
-      retrying({ maxRetries: repeatable ? this.maxRetries : 0, signal: call.signal }, () =>
+      retrying({ maxRetries: repeatable ? this.maxRetries : 0, signal: call.signal, onRetry }, () =>
         this.exchange({ ...request, headers }, call),
       ),
     );

@@ -34,7 +34,7 @@ function retryAfter(header: string | null): number | null {
 
 /** Calls `attempt` until it succeeds, fails for good, or has failed `maxRetries` times more than once. */
 export async function retrying<Value>(
-  options: { maxRetries: number; signal: AbortSignal },
+  options: { maxRetries: number; signal: AbortSignal; onRetry?: (() => void) | undefined },
   attempt: () => Promise<Value>,
 ): Promise<Value> {
   for (let retries = 0; ; retries += 1) {
@@ -45,6 +45,7 @@ export async function retrying<Value>(
       const waitMs = retries < options.maxRetries ? waitBefore(error, retries) : null;
       if (waitMs === null) throw error;
       await delay(waitMs, options.signal);
+      options.onRetry?.();
     }
   }
 }

@@ -13,7 +13,7 @@ import {
 import { z } from "zod";
 import { Commands } from "./commands.ts";
 import { Connection, type ConnectionOptions, type RequestOptions } from "./connection.ts";
-import { errorFromResponse } from "./errors.ts";
+import { errorFromResponse, SandboxNotFoundError } from "./errors.ts";
 import { Files } from "./files.ts";
 import { GuestConnection } from "./guest-connection.ts";
 import { sandboxPath } from "./paths.ts";
@@ -164,10 +164,10 @@ export class Sandbox {
 
   /**
    * Destroys a sandbox with all it holds, from any status. Resolves once nothing of it is left.
-   * @throws SandboxNotFoundError when there is none; AuthenticationError; ConnectionError; TimeoutError
+   * @throws SandboxNotFoundError when there is none, or it has been destroyed before; AuthenticationError; ConnectionError; TimeoutError
    */
   static async destroy(id: string, options: ConnectionOptions & RequestOptions = {}): Promise<void> {
-    await destroy(new Connection(options), id, options);
+    await destroy(new Connection(options), id, { ...options, goneIsFine: false });
   }
 
   /** As the server last described it; see `refresh`. */
@@ -198,17 +198,18 @@ export class Sandbox {
     return this.#info;
   }
 
-  /** Counts as use: the time until `onTimeout` begins anew. */
-  async ping(options: RequestOptions = {}): Promise<SandboxInfo> {
+  /**
+   * Counts as use: the time until `onTimeout` begins anew.
+   * @throws ConflictError when it no longer runs
+   */
+  async ping(options: RequestOptions = {}): Promise<void> {
     const path = sandboxPath(this.id, "/ping");
-    const request = { method: "POST", path, repeatable: true, answer: sandboxSchema, ...options } as const;
-    this.#info = toSandboxInfo(await this.#connection.send(request));
-    return this.#info;
+    await this.#connection.send({ method: "POST", path, repeatable: true, answer: z.unknown(), ...options });
   }
 
   /** Destroys the sandbox with all it holds. Resolves once nothing of it is left. Doing it twice is fine. */
   async destroy(options: RequestOptions = {}): Promise<void> {
-    await destroy(this.#connection, this.id, options);
+    await destroy(this.#connection, this.id, { ...options, goneIsFine: true });
   }
 
   /** `await using sandbox = await Sandbox.create()` destroys it at the end of the block. */
@@ -228,7 +229,7 @@ export class Sandbox {
    */
   async console(options: RequestOptions & { offset?: number | undefined } = {}): Promise<SandboxConsole> {
     const { offset = 0, ...rest } = options;
-    const path = sandboxPath(this.id, `/console?offset=${offset}`);
+    const path = sandboxPath(this.id, `/logs?offset=${offset}`);
     return toConsole(await this.#connection.send({ method: "GET", path, answer: consoleSchema, ...rest }));
   }
 
@@ -261,10 +262,27 @@ async function getInfo(connection: Connection, id: string, options: RequestOptio
   return toSandboxInfo(await connection.send(request));
 }
 
-async function destroy(connection: Connection, id: string, options: RequestOptions): Promise<void> {
+async function destroy(
+  connection: Connection,
+  id: string,
+  options: RequestOptions & { goneIsFine: boolean },
+): Promise<void> {
   const { signal, requestTimeoutMs } = options;
-  const limits = { signal, requestTimeoutMs, usualTimeoutMs: usual.destroyTimeoutMs };
-  await connection.send({ method: "DELETE", path: sandboxPath(id), answer: z.unknown(), ...limits });
+  let { goneIsFine } = options;
+  try {
+    await connection.send({
+      method: "DELETE",
+      path: sandboxPath(id),
+      answer: z.unknown(),
+      signal,
+      requestTimeoutMs,
+      usualTimeoutMs: usual.destroyTimeoutMs,
+      // An earlier try may have destroyed it before its connection broke.
+      onRetry: () => (goneIsFine = true),
+    });
+  } catch (error) {
+    if (!(goneIsFine && error instanceof SandboxNotFoundError)) throw error;
+  }
 }
 
 function listQuery(options: ListSandboxesOptions, page: { limit: number; cursor: string | null }): URLSearchParams {
