@@ -62,9 +62,16 @@ describe("a request that may be sent twice", () => {
     const gone = { status: 404, body: { error: { code: "sandbox_not_found", message: "The sandbox is destroyed." } } };
     server.answers.push("cut", gone);
     await Sandbox.destroy(sandboxId, server.api);
+    expect(server.requests).toHaveLength(2);
+  });
+
+  it("is a destroy by who holds the sandbox, however often", async () => {
+    const gone = { status: 404, body: { error: { code: "sandbox_not_found", message: "The sandbox is destroyed." } } };
     const sandbox = await Sandbox.connect(sandboxId, server.api);
     server.answers.push(gone);
-    await sandbox.destroy();
+    await expect(sandbox.destroy()).resolves.toBeUndefined();
+    server.answers.push(gone);
+    await expect(Sandbox.destroy(sandboxId, server.api)).rejects.toMatchObject({ name: "SandboxNotFoundError" });
   });
 
   it("includes a create, because all tries have one idempotency key", async () => {
