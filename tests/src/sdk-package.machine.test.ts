@@ -3,8 +3,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { repositoryRoot } from "@wrenn/cli";
 import { run, runUnchecked } from "@wrenn/system";
-import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { bundleForBrowser } from "./harness/browser-bundle.ts";
 import { type PublishedSdk, publishSdk } from "./harness/published-sdk.ts";
 
 let published: PublishedSdk;
@@ -107,28 +107,8 @@ describe("a fresh project", () => {
   });
 
   test("bundles it for a browser, without anything of Node in it", async () => {
-    await writeFile(path.join(published.project, "browser.js"), 'export { Sandbox } from "@wrenn/sdk";');
-    const outside: string[] = [];
-    const output = await build({
-      root: published.project,
-      configFile: false,
-      logLevel: "silent",
-      plugins: [
-        {
-          name: "what-browsers-do-not-have",
-          enforce: "pre",
-          resolveId: (id) => {
-            if (/^(node:|buffer$|events$|stream|http|fs|crypto$)/.test(id)) outside.push(id);
-            return null;
-          },
-        },
-      ],
-      build: { write: false, lib: { entry: "browser.js", formats: ["es"], fileName: "sdk" }, minify: true },
-    });
-    const [bundle] = [output].flat();
-    if (bundle === undefined || !("output" in bundle)) throw new Error("nothing was bundled");
-    const code = bundle.output.map((chunk) => ("code" in chunk ? chunk.code : "")).join("");
-    expect(outside).toEqual([]);
+    const { code, nodeModules } = await bundleForBrowser(published.project);
+    expect(nodeModules).toEqual([]);
     expect(code).not.toMatch(/\bBuffer\.|\brequire\(|__dirname/);
     expect(code).not.toContain("HostAgent");
     // 320 kB, half of it protobuf and half of the rest zod; a change that drags much more in is noticed.
