@@ -20,3 +20,7 @@ export function streamOf(source: BodySource): ReadableStream<Uint8Array> {
 
 /** Whether `fetch` takes a stream as a body. Browsers do so over HTTP/2 only, and cannot be asked which it will be. */
 export const sendsStreams = !("document" in globalThis || "WorkerGlobalScope" in globalThis);
+
+export function encodeText(input: Uint8Array | string): Uint8Array {
+  return typeof input === "string" ? new TextEncoder().encode(input) : input;
+}

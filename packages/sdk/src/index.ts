@@ -21,6 +21,7 @@ export type { FileChange, FileChangeListener, FileWatch, WatchOptions } from "./
 export * from "./files.ts";
 export * from "./health.ts";
 export type { OutputListener, OutputListeners } from "./output.ts";
+export type { ProcessHandle } from "./process-handle.ts";
 export type { CommandResult } from "./process-stream.ts";
 export type { CommandOutput, RunOptions } from "./run-command.ts";
 export type { SandboxConsole, SandboxInfo, SandboxMetrics, SandboxStatus, TimeoutAction } from "./sandbox-info.ts";

@@ -1,9 +1,9 @@
-/** A terminal that runs in a sandbox: what is typed into it, its size, its end. */
-import type { SignalName } from "@wrenn/contract";
+/** A terminal that runs in a sandbox. */
+import { encodeText } from "./bodies.ts";
 import type { RequestOptions } from "./connection.ts";
 import type { GuestConnection } from "./guest-connection.ts";
-import { InputQueue } from "./input-queue.ts";
-import { type CommandResult, type ProcessStream, selectorOf, sendSignal } from "./process-stream.ts";
+import { type HandleOptions, ProcessHandle } from "./process-handle.ts";
+import { type ProcessStream, selectorOf } from "./process-stream.ts";
 
 /** Each 1 to 65535. */
 export interface TerminalSize {
@@ -11,42 +11,10 @@ export interface TerminalSize {
   rows: number;
 }
 
-export class TerminalHandle {
-  readonly pid: number;
-  /** The name it was started or found with; null when it has none. */
-  readonly tag: string | null;
-  readonly #guest: GuestConnection;
-  readonly #process: ProcessStream;
-  readonly #signal: AbortSignal | undefined;
-  readonly #input: InputQueue;
-
+export class TerminalHandle extends ProcessHandle {
   /** Made by `sandbox.pty`. */
-  constructor(
-    guest: GuestConnection,
-    process: ProcessStream,
-    options: { tag: string | null; signal: AbortSignal | undefined },
-  ) {
-    this.pid = process.pid;
-    this.tag = options.tag;
-    this.#guest = guest;
-    this.#process = process;
-    this.#signal = options.signal;
-    this.#input = new InputQueue((value) => {
-      const request = { process: selectorOf(this.pid), input: { input: { case: "pty" as const, value } } };
-      const what = `input of terminal ${this.pid}`;
-      // Waits for the program to read, for however long that takes.
-      return guest.call({ signal: this.#signal, what, unbounded: true }, (call) =>
-        guest.processes.sendInput(request, call),
-      );
-    });
-  }
-
-  /**
-   * Resolves when the terminal's program has ended and all its output has been handed out.
-   * @throws WrennError why the sandbox is gone, or `connection_lost`; what `onData` threw; the reason of the signal
-   */
-  async wait(): Promise<CommandResult> {
-    return this.#process.ended;
+  constructor(guest: GuestConnection, process: ProcessStream, options: HandleOptions) {
+    super(guest, process, "pty", options);
   }
 
   /**
@@ -55,7 +23,7 @@ export class TerminalHandle {
    * @throws CommandError `process_not_found` when the terminal has ended; ConnectionError when it is not known whether it arrived
    */
   async sendInput(input: Uint8Array | string): Promise<void> {
-    await this.#input.write(typeof input === "string" ? new TextEncoder().encode(input) : input);
+    await this.input.write(encodeText(input));
   }
 
   /**
@@ -65,15 +33,6 @@ export class TerminalHandle {
   async resize(cols: number, rows: number, options: RequestOptions = {}): Promise<void> {
     const request = { process: selectorOf(this.pid), pty: { size: { cols, rows } } };
     const what = `resizing terminal ${this.pid}`;
-    await this.#guest.call({ ...options, what }, (call) => this.#guest.processes.update(request, call));
-  }
-
-  /**
-   * Sends a signal to the terminal's program and its children.
-   * @param signal default `SIGKILL`
-   * @returns false when it has ended
-   */
-  async kill(signal: SignalName = "SIGKILL", options: RequestOptions = {}): Promise<boolean> {
-    return sendSignal(this.#guest, this.pid, signal, options);
+    await this.guest.call({ ...options, what }, (call) => this.guest.processes.update(request, call));
   }
 }

@@ -35,7 +35,7 @@ async function inPage<Result>(script: (sdk: typeof Sdk, page: Page) => Promise<R
   const { server, box } = sdk();
   const page: Page = { sandboxId: box.id, apiUrl: server.url, apiKey: server.key };
   const source = `(async () => (${script.toString()})(await import("/sdk.js"), ${JSON.stringify(page)}))()`;
-  return browser.page.evaluate(source) as Promise<Result>;
+  return browser.page.evaluate<Result>(source);
 }
 
 test("creates, finds and destroys sandboxes", async () => {
