@@ -16,7 +16,7 @@ export interface ConnectionOptions {
   fetch?: FetchFunction | undefined;
   /**
    * Milliseconds that a request may wait for its answer, tries included, and a transfer for its next bytes; default 60 000.
-   * Creating a sandbox may take 160 s, destroying one 70 s.
+   * Creating a sandbox may take 160 s, destroying one 70 s. `Infinity` for as long as it takes.
    */
   requestTimeoutMs?: number | undefined;
   /** How often a request that may be sent twice is tried again after it failed for a passing reason; default 2. */

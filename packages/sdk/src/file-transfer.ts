@@ -2,7 +2,7 @@
 import { type ErrorCode, fileHttpError, type WrennError } from "@wrenn/contract";
 import { z } from "zod";
 import { blobOf, type BodySource, isStream, sendsStreams, streamOf } from "./bodies.ts";
-import { CallSignal } from "./call-signal.ts";
+import { CallSignal, untilAborted } from "./call-signal.ts";
 import { classified, failure } from "./errors.ts";
 import type { FileOptions } from "./files.ts";
 import type { GuestConnection } from "./guest-connection.ts";
@@ -46,9 +46,9 @@ export async function upload(
   const call = transferCall(guest, options, `writing ${path}`);
   let cancel: RequestBody["cancel"] = () => undefined;
   try {
-    call.signal.throwIfAborted();
     const { body, ...rest } = await requestBody(source, call);
     ({ cancel } = rest);
+    call.signal.throwIfAborted();
     const init = { method: "POST", headers: { "content-type": options.contentType }, ...body };
     const response = await guest.fetch(target(to, path, options.user), init, call);
     if (!response.ok) throw await transferFailure(response, options.badRequest);
@@ -143,10 +143,17 @@ async function requestBody(source: BodySource, call: CallSignal): Promise<Reques
     return { body: { body: metered(reader, call), duplex: "half" }, cancel };
   }
   // The browser keeps a blob where it likes, on disk if need be.
-  const blob = isStream(source) ? await new Response(source).blob() : blobOf(source);
+  const blob = isStream(source) ? await collect(source, call) : blobOf(source);
   // How far a body is that is sent as one cannot be seen: its time is not bounded.
   if (blob.size > smallBodyBytes) call.lift();
   return { body: { body: blob }, cancel: () => undefined };
+}
+
+async function collect(source: ReadableStream<Uint8Array>, call: CallSignal): Promise<Blob> {
+  call.lift();
+  const blob = await untilAborted(new Response(source).blob(), call.signal);
+  call.restart();
+  return blob;
 }
 
 /** The same bytes; the call's time begins anew with each piece that is taken, and does not count while the source is waited for. */

@@ -4,7 +4,8 @@ import { concatenate } from "./input-queue.ts";
 
 /**
  * Called with each piece of output, one at a time: what it returns is awaited before more is read, so that a slow listener
- * slows the command down. A listener that takes nothing for 30 seconds may lose output.
+ * slows the command down. One that takes nothing for 30 seconds while others follow the same command may lose output: see
+ * `onReconnect`.
  * @param bytes as the command wrote them
  * @param text the same decoded; a character that two pieces share comes with the second. What is no UTF-8 is replaced.
  */

@@ -121,15 +121,14 @@ export class ProcessStream {
   }
 
   async #follow(): Promise<CommandResult> {
-    const { signal } = this.#following;
     try {
       const result = await this.#readAll();
       await this.#listener.finish();
       return result;
     } catch (error) {
+      this.#events.close();
       throw this.#following.explain(error);
     } finally {
-      if (signal.aborted) this.#events.close(signal.reason);
       this.#following.release();
     }
   }

@@ -1,7 +1,7 @@
 /** A command run to its end: input handed on, output collected, killed when its caller gives up. */
 import { deadlines, execLimits, WrennError } from "@wrenn/contract";
 import { type BodySource, streamOf } from "./bodies.ts";
-import { withLimits } from "./call-signal.ts";
+import { type CallSignal, withLimits } from "./call-signal.ts";
 import { CommandHandle } from "./command-handle.ts";
 import { type CommandLine, processConfig, type ProcessOptions } from "./command-line.ts";
 import type { GuestConnection } from "./guest-connection.ts";
@@ -41,48 +41,61 @@ export async function runCommand(
   command: CommandLine,
   options: RunOptions,
 ): Promise<CommandOutput> {
-  const { stdin, maxOutputBytes = execLimits.outputBytes.max } = options;
-  const stdout = new CollectedOutput(maxOutputBytes);
-  const stderr = new CollectedOutput(maxOutputBytes);
+  const { stdin, timeoutMs, maxOutputBytes = execLimits.outputBytes.max } = options;
+  const collected = { stdout: new CollectedOutput(maxOutputBytes), stderr: new CollectedOutput(maxOutputBytes) };
   let outputIncomplete = false;
-  const listener = listenWith({
-    onStdout: collecting(stdout, options.onStdout),
-    onStderr: collecting(stderr, options.onStderr),
-    onReconnect: () => (outputIncomplete = true),
-  });
   const request = { process: processConfig(command, options), stdin: stdin !== undefined };
+  const input = stdin === undefined ? null : streamOf(stdin).getReader();
   const limits = {
     signal: options.signal,
-    timeoutMs: options.timeoutMs === undefined ? undefined : options.timeoutMs + timeoutGraceMs,
+    timeoutMs: timeoutMs === undefined ? undefined : timeoutMs + timeoutGraceMs,
     what: "the command",
   };
-  const result = await withLimits(limits, async ({ signal }) => {
-    const process = await ProcessStream.start(guest, request, listener, { ...options, signal });
-    return untilEnd(new CommandHandle(guest, process, { tag: null, signal }), stdin);
-  });
+  try {
+    const result = await withLimits(limits, async (call) => {
+      const listener = listenWith({
+        onStdout: collecting(collected.stdout, options.onStdout, call),
+        onStderr: collecting(collected.stderr, options.onStderr, call),
+        onReconnect: () => (outputIncomplete = true),
+      });
+      const { signal } = call;
+      const process = await ProcessStream.start(guest, request, listener, { ...options, signal });
+      return untilEnd(new CommandHandle(guest, process, { tag: null, signal }), input);
+    });
+    return { ...result, ...asOutput(collected), outputIncomplete };
+  } finally {
+    // What is left is for nobody, and how its source takes that is none of the command's business.
+    input?.cancel().catch(() => undefined);
+  }
+}
+
+/** Listens and keeps. The time of the call is the guest's, and does not count while the caller's listener is busy. */
+function collecting(output: CollectedOutput, listener: OutputListener | undefined, call: CallSignal): OutputListener {
+  return async (bytes, text) => {
+    output.add(bytes);
+    if (listener === undefined) return;
+    call.lift();
+    await listener(bytes, text);
+    call.restart();
+  };
+}
+
+function asOutput({ stdout, stderr }: { stdout: CollectedOutput; stderr: CollectedOutput }) {
   const [stdoutBytes, stderrBytes] = [stdout.bytes(), stderr.bytes()];
   return {
-    ...result,
     stdout: decodeText(stdoutBytes),
     stderr: decodeText(stderrBytes),
     stdoutBytes,
     stderrBytes,
     stdoutTruncated: stdout.truncated,
     stderrTruncated: stderr.truncated,
-    outputIncomplete,
   };
 }
 
-function collecting(collected: CollectedOutput, listener: OutputListener | undefined): OutputListener {
-  return (bytes, text) => {
-    collected.add(bytes);
-    return listener?.(bytes, text);
-  };
-}
+type Input = ReadableStreamDefaultReader<Uint8Array>;
 
 /** The command's end. Whatever else this ends with, the command has been killed. */
-async function untilEnd(handle: CommandHandle, stdin: RunOptions["stdin"]): Promise<CommandResult> {
-  const input = stdin === undefined ? null : streamOf(stdin).getReader();
+async function untilEnd(handle: CommandHandle, input: Input | null): Promise<CommandResult> {
   const inputFailed = new Promise<never>((_resolve, reject) => {
     // The command would wait for the rest of its input for ever.
     if (input !== null) handOn(handle, input).catch(reject);
@@ -94,16 +107,13 @@ async function untilEnd(handle: CommandHandle, stdin: RunOptions["stdin"]): Prom
       // Nobody can be reached to kill it. What is told is why it should have been.
     });
     throw error;
-  } finally {
-    // What is left is for nobody, and how its source takes that is none of the command's business.
-    input?.cancel().catch(() => undefined);
   }
 }
 
 /** What a command answers that has ended or has closed its input: it wants no more, which is its own decision. */
 const noLongerTaken: ReadonlySet<string> = new Set(["process_not_found", "guest_refused"]);
 
-async function handOn(handle: CommandHandle, input: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+async function handOn(handle: CommandHandle, input: Input): Promise<void> {
   try {
     for (let next = await input.read(); !next.done; next = await input.read()) await handle.sendStdin(next.value);
     await handle.closeStdin();

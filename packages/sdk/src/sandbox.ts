@@ -13,7 +13,7 @@ import {
 import { z } from "zod";
 import { Commands } from "./commands.ts";
 import { Connection, type ConnectionOptions, type RequestOptions } from "./connection.ts";
-import { errorFromResponse, SandboxNotFoundError } from "./errors.ts";
+import { errorFromResponse, failure, SandboxNotFoundError } from "./errors.ts";
 import { Files } from "./files.ts";
 import { GuestConnection } from "./guest-connection.ts";
 import { sandboxPath } from "./paths.ts";
@@ -240,6 +240,7 @@ export class Sandbox {
    * @throws GuestError `port_closed` when nothing listens there; ConflictError when the sandbox does not run
    */
   async fetch(port: number, path: string, init: RequestInit & { duplex?: "half" } = {}): Promise<Response> {
+    if (!path.startsWith("/")) throw failure("invalid_request", { message: "The path must begin with a slash." });
     const headers = new Headers(init.headers);
     headers.set(dataPlaneHeaders.sandboxId, this.id);
     headers.set(dataPlaneHeaders.port, String(port));

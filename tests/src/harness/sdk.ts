@@ -1,6 +1,7 @@
 /** The SDK as its users have it, in front of a whole API and a real guest agent on this machine. */
 import { readdir, readFile } from "node:fs/promises";
 import { Sandbox, type ConnectionOptions } from "@wrenn/sdk";
+import { eventually } from "@wrenn/control-plane/testing";
 import { afterEach, beforeAll } from "vitest";
 import { useApiServer, type ApiServer } from "./api-server.ts";
 
@@ -20,7 +21,13 @@ export function useSdk(): () => SdkWorld {
   });
   afterEach(async () => {
     if (world === undefined) return;
-    for (const { pid } of await world.box.commands.list()) await world.box.commands.kill(pid);
+    const { commands } = world.box;
+    await eventually(async () => {
+      const left = await commands.list();
+      for (const { pid } of left) await commands.kill(pid);
+      // One that was killed is still listed until it has been waited for.
+      if (left.length > 0) throw new Error(`${left.length} commands are left`);
+    });
   });
   return () => {
     if (world === undefined) throw new Error("the server has not been started");
