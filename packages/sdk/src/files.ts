@@ -2,6 +2,7 @@
 import { filesystemErrors, WrennError } from "@wrenn/contract";
 import type { BodySource } from "./bodies.ts";
 import type { RequestOptions } from "./connection.ts";
+import { failure } from "./errors.ts";
 import { type FileEntry, toFileEntry } from "./file-entry.ts";
 import { type ByteRange, download, upload } from "./file-transfer.ts";
 import { type FileChangeListener, type FileWatch, watchDirectory, type WatchOptions } from "./file-watch.ts";
@@ -156,7 +157,24 @@ export class Files {
    */
   async writeArchive(path: string, archive: BodySource, options: FileOptions = {}): Promise<void> {
     const as = { contentType: "application/x-tar", badRequest: "invalid_archive" } as const;
-    await upload(this.#guest, "/files/archive", path, archive, { ...options, ...as });
+    try {
+      await upload(this.#guest, "/files/archive", path, archive, { ...options, ...as });
+    } catch (error) {
+      // The guest agent refuses an archive that is none and a place that is no directory with the same status.
+      const unclear = error instanceof WrennError && error.code === "invalid_archive";
+      if (!unclear || !(await this.#isNoDirectory(path, options))) throw error;
+      throw failure("wrong_file_type", { message: error.message });
+    }
+  }
+
+  /** Whether something else is there. */
+  async #isNoDirectory(path: string, options: FileOptions): Promise<boolean> {
+    try {
+      return (await this.stat(path, options)).type !== "directory";
+    } catch {
+      // What cannot be looked at is not known to be anything.
+      return false;
+    }
   }
 
   async #call<Answer>(
@@ -169,6 +187,6 @@ export class Files {
 }
 
 function described(entry: Parameters<typeof toFileEntry>[0] | undefined): FileEntry {
-  if (entry === undefined) throw new WrennError("internal", { message: "The guest agent described no file." });
+  if (entry === undefined) throw failure("internal", { message: "The guest agent described no file." });
   return toFileEntry(entry);
 }

@@ -148,6 +148,42 @@ describe("a directory", () => {
   });
 });
 
+describe("a whole directory", () => {
+  test("goes both ways as tar", async () => {
+    await files().write("from/a/ünï.txt", "text");
+    await files().write("from/bytes", anyBytes);
+    await sdk().box.commands.run("ln -s bytes from/link; chmod 750 from/a; : > from/empty; mkdir from/nothing");
+    await files().writeArchive("to/there", await files().readArchive("from"));
+    const described = async (path: string) =>
+      (await files().list(path, { depth: 3 })).map((entry) => [
+        entry.path.replace(`/home/user/${path}/`, ""),
+        entry.type,
+        entry.permissions,
+        entry.size,
+      ]);
+    expect(await described("to/there")).toEqual(await described("from"));
+    expect(await files().readBytes("to/there/bytes")).toEqual(anyBytes);
+    const { stdout } = await sdk().box.commands.run(["tar", "t"], {
+      stdin: await files().readArchive("to/there"),
+      cwd: "/tmp",
+    });
+    expect(stdout).toContain("a/");
+    await files().remove("from");
+    await files().remove("to");
+  });
+
+  test("that is none, or an archive that is none, says so", async () => {
+    await files().write("a-file", "x");
+    await expect(files().readArchive("nothing-here")).rejects.toMatchObject({ code: "file_not_found" });
+    await expect(files().writeArchive("into", "no archive at all".repeat(100))).rejects.toMatchObject({
+      name: "FileError",
+      code: "invalid_archive",
+    });
+    const whole = new Uint8Array(await new Response(await files().readArchive("a-directory")).arrayBuffer());
+    await expect(files().writeArchive("a-file", whole)).rejects.toMatchObject({ code: "wrong_file_type" });
+  });
+});
+
 describe("a large file", () => {
   const piece = randomBytes(1_048_576);
   const count = 300;
