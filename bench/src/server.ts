@@ -1,6 +1,6 @@
 /** The server under measurement: a whole one, in a WRENN_DIR of its own, started with the real command line. */
 import { type CreateSandboxInput, parseId } from "@wrenn/contract";
-import type { WrennClient } from "@wrenn/sdk";
+import { type ConnectionOptions, Sandbox } from "@wrenn/sdk";
 import { type Layout, processIdentitySchema, readJson, run } from "@wrenn/system";
 import { TestServer } from "@wrenn/tests";
 import { z } from "zod";
@@ -20,20 +20,21 @@ export interface MeasuredSandbox {
 
 export class RunningServer {
   readonly layout: Layout;
-  readonly client: WrennClient;
+  /** What the SDK needs to know of the server. */
+  readonly api: ConnectionOptions;
   readonly #server: TestServer;
   readonly #apiKey: string;
 
-  private constructor(server: TestServer, client: WrennClient, apiKey: string) {
+  private constructor(server: TestServer, apiKey: string) {
     this.layout = server.layout;
-    this.client = client;
     this.#server = server;
+    this.api = { apiUrl: server.url, apiKey };
     this.#apiKey = apiKey;
   }
 
   static async start(): Promise<RunningServer> {
     const server = await TestServer.start();
-    return new RunningServer(server, await server.client(), await server.apiKey());
+    return new RunningServer(server, await server.apiKey());
   }
 
   get keyHeaders(): Readonly<Record<string, string>> {
@@ -74,7 +75,7 @@ export class RunningServer {
   }
 
   async destroySandbox(id: string): Promise<void> {
-    await this.client.sandboxes.destroy(id);
+    await Sandbox.destroy(id, this.api);
   }
 
   async parts(): Promise<{ hostAgent: number; controlPlane: number }> {

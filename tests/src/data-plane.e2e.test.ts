@@ -43,7 +43,7 @@ asyncio.run(main())
 `;
 
 beforeAll(async () => {
-  sandbox = await (await server().client()).sandboxes.create();
+  sandbox = await server().createSandbox();
   await shell(sandbox, `cat > /tmp/server.py <<'PYTHON'\n${guestServer}\nPYTHON`);
   await shell(sandbox, "nohup python3 /tmp/server.py 0.0.0.0:8000 127.0.0.1:9000 >/tmp/server.log 2>&1 &");
   const up = await pollUntil(

@@ -363,6 +363,12 @@ export const errorRegistry = {
     message: "This server is shutting down.",
     suggestion: "Try again in a moment.",
   },
+  response_timeout: {
+    status: 504,
+    retryable: true,
+    message: "The server did not answer in time.",
+    suggestion: "Look at whether it did what was asked, and try again or allow it more time.",
+  },
   internal: {
     status: 500,
     retryable: false,
@@ -445,9 +451,10 @@ export const errorBodySchema = z.object({
 export type ErrorBody = z.infer<typeof errorBodySchema>;
 
 export interface WrennErrorOptions {
-  message?: string;
-  suggestion?: string;
-  details?: Record<string, unknown>;
+  message?: string | undefined;
+  suggestion?: string | undefined;
+  details?: Record<string, unknown> | undefined;
+  requestId?: string | undefined;
   cause?: unknown;
 }
 
@@ -456,6 +463,8 @@ export class WrennError extends Error {
   readonly code: ErrorCode;
   readonly suggestion: string;
   readonly details: Record<string, unknown> | undefined;
+  /** Under which the server that answered with this has logged it. */
+  readonly requestId: string | undefined;
 
   constructor(code: ErrorCode, options: WrennErrorOptions = {}) {
     super(options.message ?? errorRegistry[code].message, options.cause === undefined ? {} : { cause: options.cause });
@@ -463,6 +472,7 @@ export class WrennError extends Error {
     this.code = code;
     this.suggestion = options.suggestion ?? errorRegistry[code].suggestion;
     this.details = options.details;
+    this.requestId = options.requestId;
   }
 
   get status(): number {
@@ -473,7 +483,7 @@ export class WrennError extends Error {
     return errorRegistry[this.code].retryable;
   }
 
-  toBody(requestId?: string): ErrorBody {
+  toBody(requestId = this.requestId): ErrorBody {
     return {
       error: {
         code: this.code,

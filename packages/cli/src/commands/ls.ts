@@ -1,4 +1,5 @@
 /** `wrenn ls`: the sandboxes of the key's team. */
+import { Sandbox, type SandboxInfo } from "@wrenn/sdk";
 import { layoutFromEnvironment } from "@wrenn/system";
 import { connectToServer } from "../local-server.ts";
 import { printJson } from "../terminal/messages.ts";
@@ -6,19 +7,20 @@ import { formatTable } from "../terminal/table.ts";
 import { formatSpan } from "../units.ts";
 
 export async function listSandboxes(options: { json: boolean }): Promise<number> {
-  const { client } = await connectToServer(layoutFromEnvironment());
-  const sandboxes = (await client.sandboxes.list()).map(({ info }) => info);
+  const { api } = await connectToServer(layoutFromEnvironment());
+  const sandboxes: SandboxInfo[] = [];
+  for await (const info of Sandbox.list(api)) sandboxes.push(info);
   if (options.json) {
     printJson({ sandboxes });
     return 0;
   }
   const rows = sandboxes.map((info) => [
     info.id,
-    info.status_reason === null ? info.status : `${info.status} (${info.status_reason.code})`,
+    info.statusReason === null ? info.status : `${info.status} (${info.statusReason.code})`,
     info.template,
     String(info.vcpus),
-    `${info.memory_mib} MiB`,
-    formatSpan(Date.now() - Date.parse(info.created_at)),
+    `${info.memoryMib} MiB`,
+    formatSpan(Date.now() - info.createdAt.getTime()),
   ]);
   process.stdout.write(`${formatTable(["ID", "STATUS", "TEMPLATE", "VCPUS", "MEMORY", "AGE"], rows)}\n`);
   return 0;

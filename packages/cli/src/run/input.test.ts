@@ -26,21 +26,21 @@ function commandThatFails(code: ErrorCode) {
 
 it("input is handed on with its end, except a terminal's", async () => {
   const command = commandThatFails("internal");
-  await forwardInput(command, { tty: false }, input("one"));
+  await forwardInput(command, input("one"));
   expect(command.taken).toEqual(["one", "end"]);
-  const withTerminal = commandThatFails("internal");
-  await forwardInput(withTerminal, { tty: true }, input("one"));
-  expect(withTerminal.taken).toEqual(["one"]);
+  const { taken, sendStdin: sendInput } = commandThatFails("internal");
+  await forwardInput({ sendInput }, input("one"));
+  expect(taken).toEqual(["one"]);
 });
 
 it.each(["process_not_found", "guest_refused"] as const)("%s means that no more input is wanted", async (code) => {
   const command = commandThatFails(code);
-  await forwardInput(command, { tty: false }, input("one", "two"));
+  await forwardInput(command, input("one", "two"));
   expect(command.taken).toEqual(["one"]);
 });
 
 it.each(["connection_lost", "host_unavailable"] as const)("%s is no end of input", async (code) => {
-  await expect(forwardInput(commandThatFails(code), { tty: false }, input("one", "two"))).rejects.toMatchObject({
+  await expect(forwardInput(commandThatFails(code), input("one", "two"))).rejects.toMatchObject({
     code,
   });
 });

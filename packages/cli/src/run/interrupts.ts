@@ -20,7 +20,7 @@ export class GivenUp extends Error {
 
 export class Interrupts {
   readonly #giveUp = new AbortController();
-  #command: CommandHandle | null = null;
+  #command: Pick<CommandHandle, "kill"> | null = null;
   #destroying = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -52,7 +52,7 @@ export class Interrupts {
   }
 
   /** From now on a first signal is the command's own to answer. */
-  forwardTo(command: CommandHandle): void {
+  forwardTo(command: Pick<CommandHandle, "kill">): void {
     this.#command = command;
   }
 

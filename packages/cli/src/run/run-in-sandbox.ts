@@ -3,7 +3,13 @@ import { randomUUID } from "node:crypto";
 import { constants } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { asWrennError, deadlines, WrennError } from "@wrenn/contract";
-import type { CommandResult, CreateSandboxOptions, Sandbox, WrennClient } from "@wrenn/sdk";
+import {
+  type CommandResult,
+  type ConnectionOptions,
+  type CreateSandboxOptions,
+  Sandbox,
+  TerminalHandle,
+} from "@wrenn/sdk";
 import { type Layout, pollUntil } from "@wrenn/system";
 import { ensureServer } from "../ensure-server.ts";
 import type { Connection } from "../local-server.ts";
@@ -77,39 +83,40 @@ export async function runInSandbox(options: RunOptions): Promise<number> {
 }
 
 async function createForRun(
-  { client, isLocal }: Connection,
+  { api, isLocal }: Connection,
   options: RunOptions,
   progress: Progress,
   interrupts: Interrupts,
 ): Promise<Sandbox> {
   const run = randomUUID();
   const request: CreateSandboxOptions = {
+    ...api,
     // A sandbox that is kept has no owner, nor has one on a server that cannot see this process.
     metadata: options.keep || !isLocal ? runMetadata(run) : runMetadata(run, await thisProcess()),
-    ...(options.vcpus === undefined ? {} : { vcpus: options.vcpus }),
-    ...(options.memoryMib === undefined ? {} : { memoryMib: options.memoryMib }),
-    ...(options.diskMib === undefined ? {} : { diskMib: options.diskMib }),
+    vcpus: options.vcpus,
+    memoryMib: options.memoryMib,
+    diskMib: options.diskMib,
     signal: interrupts.signal,
   };
   try {
-    return await progress.during("creating a sandbox", () => client.sandboxes.create(request));
+    return await progress.during("creating a sandbox", () => Sandbox.create(request));
   } catch (error) {
     // The server goes on with what it was asked for.
     if (interrupts.signal.aborted) {
       interrupts.destroying();
-      await destroyUnborn(client, run);
+      await destroyUnborn(api, run);
     }
     throw error;
   }
 }
 
-async function destroyUnborn(client: WrennClient, run: string): Promise<void> {
+async function destroyUnborn(api: ConnectionOptions, run: string): Promise<void> {
   const signal = AbortSignal.timeout(unborn.listTimeoutMs);
-  const sandbox = await pollUntil(() => findSandboxOfRun(client, run, signal), {
+  const sandbox = await pollUntil(() => findSandboxOfRun(api, run, signal), {
     timeoutMs: unborn.appearsWithinMs,
     intervalMs: 100,
   });
-  await sandbox?.destroy({ signal: AbortSignal.timeout(deadlines.destroySandbox) });
+  if (sandbox !== null) await Sandbox.destroy(sandbox.id, { ...api, requestTimeoutMs: deadlines.destroySandbox });
 }
 
 async function follow(
@@ -119,24 +126,26 @@ async function follow(
   interrupts: Interrupts,
 ): Promise<{ result: CommandResult; reconnected: boolean }> {
   let reconnected = false;
-  const command = await sandbox.commands.start(options.command, {
-    args: options.args,
+  const common = {
     envs: options.env,
-    ...(options.user === undefined ? {} : { user: options.user }),
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-    ...(options.tty ? { pty: terminalSize() } : {}),
-    onStdout: (bytes) => output.stdout(bytes),
-    onStderr: (bytes) => output.stderr(bytes),
+    user: options.user,
+    cwd: options.cwd,
+    timeoutMs: options.timeoutMs,
     onReconnect: () => {
       reconnected = true;
       // Also with --quiet: whoever pipes the output on has no other way to know that it is not whole.
       say("wrenn: the connection was made again; some output may be missing");
     },
     signal: interrupts.signal,
-  });
+  };
+  const onStdout = (bytes: Uint8Array): Promise<void> => output.stdout(bytes);
+  const onStderr = (bytes: Uint8Array): Promise<void> => output.stderr(bytes);
+  const { command: cmd, args } = options;
+  const command = options.tty
+    ? await sandbox.pty.create({ ...common, ...terminalSize(), cmd, args, onData: onStdout })
+    : await sandbox.commands.start([cmd, ...args], { ...common, stdin: true, onStdout, onStderr });
   interrupts.forwardTo(command);
-  const returnTerminal = options.tty ? lendTerminal(command) : (): void => undefined;
+  const returnTerminal = command instanceof TerminalHandle ? lendTerminal(command) : (): void => undefined;
   const backstop =
     options.timeoutMs === undefined
       ? undefined
@@ -146,7 +155,7 @@ async function follow(
   let ended = false;
   let inputFailed: NodeJS.Timeout | undefined;
   // Ends by itself with the command; what it waits for must not keep the run from ending.
-  forwardInput(command, { tty: options.tty }).catch((error: unknown) => {
+  forwardInput(command).catch((error: unknown) => {
     if (ended) return;
     // The command would wait for the rest of its input for ever.
     inputFailed = setTimeout(() => {
