@@ -24,7 +24,6 @@ const statements = {
   usage:
     "SELECT host_id, sum(memory_mib + 384) AS memory_mib, sum(vcpus) AS vcpus FROM sandboxes WHERE host_id = ANY ($1) " +
     "AND status IN ('pending', 'starting', 'running', 'missing', 'stopping') GROUP BY host_id",
-  contact: "UPDATE hosts SET status = 'online', last_seen_at = now(), contact_lost_at = NULL WHERE id = $1",
   lockHost: "SELECT cpu_count, memory_mib FROM hosts WHERE id = $1 FOR UPDATE",
   insert:
     "INSERT INTO sandboxes (id, team_id, template_id, template_team_id, host_id, status, vcpus, memory_mib, disk_mib, metadata, deadline_at) " +
@@ -54,7 +53,6 @@ app.post("/sandboxes", async (_request, reply) => {
   const [host] = hosts;
   if (host === undefined) throw new Error("the database has no host");
   await pool.query(statements.usage, [[host.id]]);
-  await pool.query(statements.contact, [host.id]);
   const id = newId("sandbox");
   const client = await pool.connect();
   try {

@@ -148,6 +148,8 @@ export const deadlines = {
 /** Milliseconds between rounds of background work, and how long something may be believed without looking again. */
 export const intervals = {
   reconcile: 5_000,
+  /** How long what a host agent has said of its machine is believed when a sandbox is placed. */
+  hostFacts: 1_000,
   /** A host not heard of for so long is `unreachable` and its sandboxes are `missing`. */
   hostSilence: 90_000,
   /** A revoked key stops working within this time on every replica. */

@@ -135,7 +135,7 @@ test("of different requests with one key at the same time one is carried out", a
 
 test("repeated requests that meet at the host's last room answer its sandbox", async () => {
   const second = await server.startReplica();
-  server.agent.memoryMib = 512 + 512 + 384 + 100;
+  await server.giveHostMemory(512 + 512 + 384 + 100);
   const calls = Array.from({ length: 8 }, async (_, at) =>
     createWith("k", {}, at % 2 === 0 ? {} : { url: second.url }),
   );

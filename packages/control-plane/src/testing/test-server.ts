@@ -148,6 +148,15 @@ export class TestServer {
     return { id, uuid: id.slice("sb-".length), token: access_token };
   }
 
+  /** Gives the host so much memory, and returns once the server knows. */
+  async giveHostMemory(memoryMib: number): Promise<void> {
+    this.agent.memoryMib = memoryMib;
+    await eventually(async () => {
+      const rows = await this.query("SELECT FROM hosts WHERE memory_mib = $1", [memoryMib]);
+      if (rows.length === 0) throw new Error("the host's memory has not been written down yet");
+    });
+  }
+
   async statusOf(uuid: string): Promise<string | undefined> {
     const [row] = await this.query<{ status: string }>("SELECT status FROM sandboxes WHERE id = $1", [uuid]);
     return row?.status;
