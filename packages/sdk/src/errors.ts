@@ -69,9 +69,9 @@ const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
   ],
   [AuthenticationError, ["unauthorized"]],
   [SandboxNotFoundError, ["sandbox_not_found"]],
-  [ConflictError, ["sandbox_state_conflict", "sandbox_busy", "idempotency_conflict"]],
+  [ConflictError, ["sandbox_state_conflict", "sandbox_busy", "idle_timeout", "idempotency_conflict"]],
   [CapacityError, ["no_capacity", "host_out_of_memory", "host_out_of_disk"]],
-  [TimeoutError, ["response_timeout", "request_timeout", "guest_boot_timeout"]],
+  [TimeoutError, ["response_timeout", "request_timeout", "guest_boot_timeout", "guest_timeout"]],
   [
     ConnectionError,
     ["server_unreachable", "connection_lost", "host_unavailable", "database_unavailable", "shutting_down"],
@@ -87,6 +87,7 @@ const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
       "guest_out_of_disk",
       "invalid_archive",
       "range_not_satisfiable",
+      "watch_overflow",
     ],
   ],
   [
