@@ -152,6 +152,19 @@ describe("a broken connection", () => {
     await expect(command.wait()).rejects.toMatchObject({ code: "guest_panicked", message: /oops/ });
   });
 
+  it("ends with the reason when the sandbox was idle for too long", async () => {
+    const sandbox = await sandboxWith({
+      start: async function* () {
+        yield started;
+        server.sandbox.status = "stopped";
+        server.sandbox.status_reason = { code: "idle_timeout", message: "Nobody used it for 60 s." };
+        throw new ConnectError("tunnel closed", Code.Unavailable);
+      },
+    });
+    const command = await sandbox.commands.start("sh");
+    await expect(command.wait()).rejects.toMatchObject({ code: "idle_timeout", message: "Nobody used it for 60 s." });
+  });
+
   it("ends when the guest no longer knows the process", async () => {
     const sandbox = await sandboxWith({
       start: async function* () {

@@ -1,5 +1,12 @@
 /** Failures as this SDK throws them: WrennErrors, with a class for each kind that a program may want to tell apart. */
-import { errorBodySchema, type ErrorCode, isErrorCode, WrennError, type WrennErrorOptions } from "@wrenn/contract";
+import {
+  errorBodySchema,
+  type ErrorCode,
+  errorRegistry,
+  isErrorCode,
+  WrennError,
+  type WrennErrorOptions,
+} from "@wrenn/contract";
 
 /** The request itself is wrong: sending it again is pointless. */
 export class InvalidRequestError extends WrennError {
@@ -53,25 +60,23 @@ export class GuestError extends WrennError {
 
 type ErrorClass = new (code: ErrorCode, options?: WrennErrorOptions) => WrennError;
 
+/** What a status says by itself, also of codes that are newer than this client's list. */
+const classOfStatus: Readonly<Record<number, ErrorClass>> = {
+  400: InvalidRequestError,
+  401: AuthenticationError,
+  408: TimeoutError,
+  409: ConflictError,
+  413: InvalidRequestError,
+  415: InvalidRequestError,
+  431: InvalidRequestError,
+  504: TimeoutError,
+};
+
+/** Where the code says more than the status does. */
 const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
-  [
-    InvalidRequestError,
-    [
-      "invalid_request",
-      "invalid_id",
-      "invalid_name",
-      "malformed_json",
-      "body_too_large",
-      "headers_too_large",
-      "unsupported_media_type",
-      "template_not_found",
-    ],
-  ],
-  [AuthenticationError, ["unauthorized"]],
+  [InvalidRequestError, ["template_not_found"]],
   [SandboxNotFoundError, ["sandbox_not_found"]],
-  [ConflictError, ["sandbox_state_conflict", "sandbox_busy", "idempotency_conflict"]],
   [CapacityError, ["no_capacity", "host_out_of_memory", "host_out_of_disk"]],
-  [TimeoutError, ["response_timeout", "request_timeout", "guest_boot_timeout"]],
   [
     ConnectionError,
     ["server_unreachable", "connection_lost", "host_unavailable", "database_unavailable", "shutting_down"],
@@ -87,6 +92,7 @@ const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
       "guest_out_of_disk",
       "invalid_archive",
       "range_not_satisfiable",
+      "watch_overflow",
     ],
   ],
   [
@@ -104,18 +110,22 @@ const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
   ],
 ];
 
-const classOf: ReadonlyMap<ErrorCode, ErrorClass> = new Map(
+const classOfCode: ReadonlyMap<ErrorCode, ErrorClass> = new Map(
   families.flatMap(([errorClass, codes]) => codes.map((code) => [code, errorClass] as const)),
 );
 
+function classOf(code: ErrorCode): ErrorClass {
+  return classOfCode.get(code) ?? classOfStatus[errorRegistry[code].status] ?? WrennError;
+}
+
 /** An error of the class that its code belongs to. */
 export function failure(code: ErrorCode, options: WrennErrorOptions = {}): WrennError {
-  return new (classOf.get(code) ?? WrennError)(code, options);
+  return new (classOf(code))(code, options);
 }
 
 /** The same error in the class that its code belongs to. */
 export function classified(error: WrennError): WrennError {
-  if (error.constructor !== WrennError || !classOf.has(error.code)) return error;
+  if (error.constructor !== WrennError) return error;
   const { message, suggestion, details, requestId, cause } = error;
   return failure(error.code, { message, suggestion, details, requestId, cause });
 }

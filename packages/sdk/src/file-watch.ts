@@ -1,9 +1,9 @@
 /** Following what changes in a directory. */
-import type { FileChange } from "@wrenn/contract";
-import { filesystemErrors, filesystemProto } from "@wrenn/contract";
+import { Code } from "@connectrpc/connect";
+import { type FileChange, filesystemErrors, filesystemProto, type GuestErrorMeanings } from "@wrenn/contract";
 import { CallSignal, untilAborted, withLimits } from "./call-signal.ts";
 import type { FileOptions } from "./files.ts";
-import { failure } from "./errors.ts";
+import { ConnectionError, failure } from "./errors.ts";
 import { EventStream } from "./event-stream.ts";
 import { type GuestConnection, guestFailure, userHeaders } from "./guest-connection.ts";
 
@@ -20,8 +20,9 @@ export type FileChangeListener = (change: FileChange) => void | Promise<void>;
 export interface FileWatch {
   /**
    * Resolves when the watch is over: `stopped` by its owner, or because the directory was `removed`.
-   * Rejects with ConnectionError `connection_lost` when the connection broke, so that changes may have been missed: watch again
-   * and look at the directory; with what the listener threw; with the reason of the signal.
+   * Rejects when changes may have been missed, so that the directory is to be looked at and watched again: with ConnectionError
+   * `connection_lost` when the connection broke, with FileError `watch_overflow` when more changed than could be told. Rejects
+   * also with what the listener threw, and with the reason of the signal.
    */
   readonly closed: Promise<"stopped" | "removed">;
   /** Ends the watch. No change is handed out afterwards. */
@@ -99,14 +100,19 @@ function toChange({ event }: filesystemProto.WatchDirResponse): FileChange | nul
   return type === null ? null : { type, name: event.value.name };
 }
 
+/** What the guest agent's codes mean once it watches. */
+const laterErrors: GuestErrorMeanings = { ...filesystemErrors, [Code.ResourceExhausted]: "watch_overflow" };
+
 async function nextEvent(events: WatchEvents): ReturnType<WatchEvents["next"]> {
   try {
     return await events.next();
-  } catch (error) {
+  } catch (thrown) {
+    const error = guestFailure(thrown, laterErrors);
+    if (!(error instanceof ConnectionError)) throw error;
     throw failure("connection_lost", {
       message: "The connection to the watch broke; changes may have been missed.",
       suggestion: "Watch the directory again, and look at what is in it.",
-      cause: guestFailure(error),
+      cause: error,
     });
   }
 }

@@ -3,12 +3,14 @@ import { type Client, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import {
   dataPlaneHeaders,
+  type ErrorCode,
   errorFromGuest,
   filesystemProto,
   guestAgentPort,
   type GuestErrorMeanings,
   isErrorCode,
   processProto,
+  type Sandbox,
   sandboxSchema,
   type WrennError,
 } from "@wrenn/contract";
@@ -99,13 +101,9 @@ export class GuestConnection {
         throw failure("sandbox_state_conflict", { message: `The sandbox is ${status}.` });
       case "stopping":
       case "stopped":
-        throw failure("sandbox_not_found", { message: "The sandbox has been destroyed." });
-      case "error": {
-        const code = reason?.code ?? "vm_died";
-        throw isErrorCode(code)
-          ? failure(code, reason === null ? {} : { message: reason.message })
-          : failure("vm_died", { message: `${reason?.message ?? "The sandbox failed."} (${code})` });
-      }
+        throw lossOf(reason, { code: "sandbox_not_found", message: "The sandbox has been destroyed." });
+      case "error":
+        throw lossOf(reason, { code: "vm_died", message: "The sandbox failed." });
     }
   }
 
@@ -129,6 +127,12 @@ export class GuestConnection {
     const { status, statusText } = response;
     return new Response(text, { status, statusText, headers: response.headers });
   };
+}
+
+/** Why a sandbox is gone, as far as this client knows the reason. */
+function lossOf(reason: Sandbox["status_reason"], otherwise: { code: ErrorCode; message: string }): WrennError {
+  const { code, message } = reason ?? otherwise;
+  return isErrorCode(code) ? failure(code, { message }) : failure(otherwise.code, { message: `${message} (${code})` });
 }
 
 /** What failed in a call of the guest agent, in the class that it belongs to. */
