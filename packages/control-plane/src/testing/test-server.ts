@@ -83,6 +83,7 @@ export class TestServer {
       listen: { host: "127.0.0.1", port: 0 },
       localCredentials: undefined,
       logLevel: "trace" as const,
+      allowedOrigins: ["https://app.example.com"],
       ...changes.config,
     };
     const controlPlane = await startControlPlane(config, this.log, { ...quickBounds, ...changes.bounds });
