@@ -20,12 +20,14 @@ import { Listener } from "./server.ts";
 import { Activity } from "./services/activity.ts";
 import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
+import { Commands } from "./services/commands.ts";
 import { Creations } from "./services/creations.ts";
 import { Guests } from "./services/guests.ts";
 import { HealthCheck } from "./services/health.ts";
 import { IdempotencyKeys } from "./services/idempotency-keys.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
 import { Observation } from "./services/observation.ts";
+import { SandboxLosses } from "./services/sandbox-losses.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
 import { openDatabase } from "./store/database.ts";
@@ -149,6 +151,10 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       log,
       run: async () => forgetKeyUses(store, deadlines.idempotencyKey),
     });
+    const onTunnelFailure = (id: SandboxId): void => {
+      targets.expire(id);
+      reconciliation.nudge();
+    };
     const dataPlane = new DataPlane({
       apiKeys,
       tokens,
@@ -157,14 +163,14 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       activity,
       log,
       observer: countDataPlane(metrics, pools),
-      onTunnelFailure: (id) => {
-        targets.expire(id);
-        reconciliation.nudge();
-      },
+      onTunnelFailure,
     });
     undo.push(async () => {
       dataPlane.endUpgraded();
     });
+    const guests = new Guests({ targets, tokens, pools, activity });
+    const commands = new Commands({ guests, losses: new SandboxLosses({ store, onTunnelFailure }), log });
+    undo.push(async () => commands.abandonments.close());
 
     await ensureHost(store, { name: "local", address: `unix:${config.layout.hostAgentSocket}` });
 
@@ -173,7 +179,6 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       openDoors = resolve;
     });
     const health = new HealthCheck(store, clients);
-    const guests = new Guests({ targets, tokens, pools, activity });
     const observation = new Observation({ targets, clients, guests });
     const operators = new Set([platformTeamId]);
     const stopping = new AbortController();
@@ -182,6 +187,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       creations,
       tokens,
       apiKeys,
+      commands,
       health,
       observation,
       guests,
