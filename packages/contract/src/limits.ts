@@ -75,7 +75,7 @@ export const streamLimits = {
   messageBytes: 1_048_576,
   /**
    * What the server may have sent and the client not yet taken before the server stops reading from the guest. It is taken as a
-   * whole before more is read, which the guest agent waits for half a minute: so clients may be as slow as 9 KB/s.
+   * whole before more is read, and where others follow the same process it must be within half a minute: at 9 KB/s.
    */
   unsentBytes: 262_144,
 } as const;

@@ -8,6 +8,8 @@ import { HostClients } from "./hosts/host-client.ts";
 import { TunnelPools } from "./hosts/tunnel-pools.ts";
 import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
+import { Streams } from "./http/streams/streams.ts";
+import type { StreamTiming } from "./http/streams/streams.ts";
 import { countApiRequests } from "./metrics/api-requests.ts";
 import { countRefusedConnections } from "./metrics/connections.ts";
 import { timeCreations } from "./metrics/creations.ts";
@@ -15,6 +17,7 @@ import { countDataPlane } from "./metrics/data-plane.ts";
 import { watchDatabase } from "./metrics/database.ts";
 import { watchHosts } from "./metrics/hosts.ts";
 import { createRegistry } from "./metrics/registry.ts";
+import { countStreams } from "./metrics/streams.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
 import { Activity } from "./services/activity.ts";
@@ -54,6 +57,7 @@ export interface ServerBounds {
   readonly maxConnections: number;
   /** How long a client may send nothing of an upload. */
   readonly uploadIdleMs: number;
+  readonly streams: StreamTiming;
 }
 
 export interface ControlPlane {
@@ -171,6 +175,15 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const guests = new Guests({ targets, tokens, pools, activity });
     const commands = new Commands({ guests, losses: new SandboxLosses({ store, onTunnelFailure }), log });
     undo.push(async () => commands.abandonments.close());
+    const { allowedOrigins } = config;
+    const streams = new Streams({
+      apiKeys,
+      commands,
+      allowedOrigins,
+      timing: bounds.streams,
+      observer: countStreams(metrics),
+      log,
+    });
 
     await ensureHost(store, { name: "local", address: `unix:${config.layout.hostAgentSocket}` });
 
@@ -203,6 +216,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const app = await buildApi(services, (api) => {
       listener = new Listener({
         dataPlane,
+        streams,
         api,
         ready,
         log,

@@ -27,6 +27,7 @@ import type { RequestObserver } from "./observe-requests.ts";
 import { processRoutes } from "./processes.ts";
 import { requestId } from "../services/request-id.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
+import { plainStreamRequests } from "./streams/plain-requests.ts";
 import { answerUnknownRoutes } from "./unknown-routes.ts";
 
 export interface ApiServices {
@@ -110,6 +111,7 @@ export async function buildApi(
   await app.register(fileRoutes(services));
   await app.register(execRoute(services));
   await app.register(processRoutes(services));
+  await app.register(plainStreamRequests());
   await app.ready();
   return app;
 }

@@ -26,6 +26,7 @@ const quickBounds: ServerBounds = {
   requestBodyMs: deadlines.requestBody,
   uploadIdleMs: 3_000,
   maxConnections: httpLimits.connections,
+  streams: { openingMs: deadlines.streamOpening, pingMs: deadlines.streamPing, pongMs: deadlines.streamPong },
 };
 
 export interface Answer {
