@@ -222,6 +222,12 @@ export const errorRegistry = {
     message: "The sandbox has no such process, or it has ended.",
     suggestion: "List the sandbox's processes to see which there are.",
   },
+  process_tag_taken: {
+    status: 409,
+    retryable: false,
+    message: "A process of the sandbox has that tag already.",
+    suggestion: "Attach to that process, end it first, or use another tag.",
+  },
   // Files in a sandbox
   file_not_found: {
     status: 404,

@@ -12,13 +12,19 @@ const inGeneral: GuestErrorMeanings = {
   [Code.FailedPrecondition]: "guest_refused",
   [Code.NotFound]: "process_not_found",
   [Code.Unavailable]: "connection_lost",
+  [Code.DeadlineExceeded]: "guest_timeout",
+  [Code.DataLoss]: "connection_lost",
 };
 
 /** For the start of a command. */
 export const startErrors: GuestErrorMeanings = {
   [Code.NotFound]: "command_not_found",
   [Code.PermissionDenied]: "command_not_executable",
+  [Code.AlreadyExists]: "process_tag_taken",
 };
+
+/** For following a command: the agent gives up a reader that takes nothing for half a minute while others wait. */
+export const followErrors: GuestErrorMeanings = { [Code.ResourceExhausted]: "connection_lost" };
 
 /** For calls of `filesystem.Filesystem`. */
 export const filesystemErrors: GuestErrorMeanings = {

@@ -73,8 +73,11 @@ export const consoleLimits = { answerBytes: 262_144 } as const;
 export const streamLimits = {
   /** One message in either direction; what is longer is sent in pieces. */
   messageBytes: 1_048_576,
-  /** What the server may have sent and the client not yet taken before the server stops reading from the guest. */
-  unsentBytes: 1_048_576,
+  /**
+   * What the server may have sent and the client not yet taken before the server stops reading from the guest. It is taken as a
+   * whole before more is read, and where others follow the same process it must be within half a minute: at 9 KB/s.
+   */
+  unsentBytes: 262_144,
 } as const;
 
 /** Milliseconds. A deadline that passes is an error of its own, never a silent wait. */
@@ -139,6 +142,14 @@ export const deadlines = {
   /** Silence after which a WebSocket is asked whether it is still there, and how long its answer may take. */
   streamPing: 30_000,
   streamPong: 20_000,
+  /** How long WebSockets may take to say goodbye when the server stops. */
+  streamGoodbye: 2_000,
+  /** One call of a guest agent that waits for nothing but the agent itself; a busy emulated guest takes seconds. */
+  guestCall: 30_000,
+  /** How long the reason is looked for why a connection into a sandbox broke: a dead VM is seen within a second or two. */
+  sandboxLoss: 10_000,
+  /** What a terminal's processes may take to end after a hangup before they are killed. */
+  terminalHangup: 5_000,
   /** How long a create with an Idempotency-Key is remembered. */
   idempotencyKey: 86_400_000,
   /** What a command may still take to end after an interrupt before its sandbox is destroyed. */

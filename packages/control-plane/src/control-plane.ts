@@ -8,6 +8,8 @@ import { HostClients } from "./hosts/host-client.ts";
 import { TunnelPools } from "./hosts/tunnel-pools.ts";
 import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
+import { Streams } from "./http/streams/streams.ts";
+import type { StreamTiming } from "./http/streams/streams.ts";
 import { countApiRequests } from "./metrics/api-requests.ts";
 import { countRefusedConnections } from "./metrics/connections.ts";
 import { timeCreations } from "./metrics/creations.ts";
@@ -15,17 +17,20 @@ import { countDataPlane } from "./metrics/data-plane.ts";
 import { watchDatabase } from "./metrics/database.ts";
 import { watchHosts } from "./metrics/hosts.ts";
 import { createRegistry } from "./metrics/registry.ts";
+import { countStreams } from "./metrics/streams.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
 import { Activity } from "./services/activity.ts";
 import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
+import { Commands } from "./services/commands.ts";
 import { Creations } from "./services/creations.ts";
 import { Guests } from "./services/guests.ts";
 import { HealthCheck } from "./services/health.ts";
 import { IdempotencyKeys } from "./services/idempotency-keys.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
 import { Observation } from "./services/observation.ts";
+import { SandboxLosses } from "./services/sandbox-losses.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
 import { openDatabase } from "./store/database.ts";
@@ -52,6 +57,7 @@ export interface ServerBounds {
   readonly maxConnections: number;
   /** How long a client may send nothing of an upload. */
   readonly uploadIdleMs: number;
+  readonly streams: StreamTiming;
 }
 
 export interface ControlPlane {
@@ -149,6 +155,10 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       log,
       run: async () => forgetKeyUses(store, deadlines.idempotencyKey),
     });
+    const onTunnelFailure = (id: SandboxId): void => {
+      targets.expire(id);
+      reconciliation.nudge();
+    };
     const dataPlane = new DataPlane({
       apiKeys,
       tokens,
@@ -157,13 +167,22 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       activity,
       log,
       observer: countDataPlane(metrics, pools),
-      onTunnelFailure: (id) => {
-        targets.expire(id);
-        reconciliation.nudge();
-      },
+      onTunnelFailure,
     });
     undo.push(async () => {
       dataPlane.endUpgraded();
+    });
+    const guests = new Guests({ targets, tokens, pools, activity });
+    const commands = new Commands({ guests, losses: new SandboxLosses({ store, onTunnelFailure }), log });
+    undo.push(async () => commands.abandonments.close());
+    const { allowedOrigins } = config;
+    const streams = new Streams({
+      apiKeys,
+      commands,
+      allowedOrigins,
+      timing: bounds.streams,
+      observer: countStreams(metrics),
+      log,
     });
 
     await ensureHost(store, { name: "local", address: `unix:${config.layout.hostAgentSocket}` });
@@ -173,7 +192,6 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       openDoors = resolve;
     });
     const health = new HealthCheck(store, clients);
-    const guests = new Guests({ targets, tokens, pools, activity });
     const observation = new Observation({ targets, clients, guests });
     const operators = new Set([platformTeamId]);
     const stopping = new AbortController();
@@ -182,6 +200,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       creations,
       tokens,
       apiKeys,
+      commands,
       health,
       observation,
       guests,
@@ -197,6 +216,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const app = await buildApi(services, (api) => {
       listener = new Listener({
         dataPlane,
+        streams,
         api,
         ready,
         log,

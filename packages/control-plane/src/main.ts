@@ -21,6 +21,11 @@ async function main(): Promise<void> {
     requestBodyMs: deadlines.requestBody,
     maxConnections: httpLimits.connections,
     uploadIdleMs: deadlines.uploadIdle,
+    streams: {
+      openingMs: deadlines.streamOpening,
+      pingMs: deadlines.streamPing,
+      pongMs: deadlines.streamPong,
+    },
   });
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {

@@ -1,4 +1,7 @@
-/** The one listener: data-plane requests go to the proxy, all others to the API. It bounds what a connection may cost. */
+/**
+ * The one listener: data-plane requests go to the proxy, the API's WebSockets to its streams, all others to the API. It bounds
+ * what a connection may cost.
+ */
 import http from "node:http";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -10,6 +13,7 @@ import type { RequestHandler } from "./http/app.ts";
 import { answerOnSocket, clientErrorOf } from "./http/client-errors.ts";
 import { isHealthProbe } from "./http/health.ts";
 import { answerError } from "./http/raw-errors.ts";
+import type { Streams } from "./http/streams/streams.ts";
 import { isDataPlane } from "./proxy/authorize.ts";
 import type { DataPlane } from "./proxy/data-plane.ts";
 import { ignoreUpgrade, isIgnorableUpgrade } from "./proxy/upgrade.ts";
@@ -22,6 +26,7 @@ const idleSweepMs = 50;
 
 export interface ListenerOptions {
   readonly dataPlane: DataPlane;
+  readonly streams: Streams;
   readonly api: RequestHandler;
   /** Requests wait for it: the port is taken first, so that a second server fails before it has done anything. */
   readonly ready: Promise<void>;
@@ -37,6 +42,7 @@ export interface ListenerOptions {
 export class Listener {
   readonly server: Server;
   readonly #dataPlane: DataPlane;
+  readonly #streams: Streams;
   readonly #api: RequestHandler;
   readonly #log: Logger;
   readonly #ready: Promise<void>;
@@ -49,6 +55,7 @@ export class Listener {
 
   constructor(options: ListenerOptions) {
     this.#dataPlane = options.dataPlane;
+    this.#streams = options.streams;
     this.#api = options.api;
     this.#log = options.log;
     this.#ready = options.ready;
@@ -135,6 +142,7 @@ export class Listener {
     });
     const drained = setTimeout(() => {
       this.#dataPlane.endUpgraded();
+      this.#streams.close();
       this.server.closeAllConnections();
     }, drainMs);
     // Those that become idle from now on; close() itself has ended those that were.
@@ -199,9 +207,9 @@ export class Listener {
   }
 
   #routeUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    if (isDataPlane(request) && !isIgnorableUpgrade(request) && !this.#isClosing) {
-      this.#dataPlane.handleUpgrade(request, socket, head);
-    } else {
+    const isForUs = !this.#isClosing && !isIgnorableUpgrade(request);
+    if (isForUs && isDataPlane(request)) this.#dataPlane.handleUpgrade(request, socket, head);
+    else if (!isForUs || !this.#streams.handleUpgrade(request, socket, head)) {
       ignoreUpgrade(this.server, request, socket, head);
     }
   }

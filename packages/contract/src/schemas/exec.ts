@@ -28,20 +28,29 @@ export type Encoding = (typeof encodings)[number];
 const tagSchema = z.string().min(1).max(processLimits.tagLength);
 const lifetimeSchema = z.number().positive().max(processLimits.timeoutSeconds.max);
 
-export const execSchema = commandSchema.extend({
-  /** What the command reads; without it, end of file. */
-  stdin: z.string().default(""),
-  stdin_encoding: z.enum(encodings).default("utf-8"),
-  /** When it passes, the command is killed with its whole process group. */
-  timeout_seconds: z.number().positive().max(execLimits.timeoutSeconds.max).default(execLimits.timeoutSeconds.default),
-  /** Of each of standard output and standard error. */
-  max_output_bytes: z
-    .number()
-    .int()
-    .min(execLimits.outputBytes.min)
-    .max(execLimits.outputBytes.max)
-    .default(execLimits.outputBytes.default),
-});
+export const execSchema = commandSchema
+  .extend({
+    /** What the command reads; without it, end of file. */
+    stdin: z.string().default(""),
+    stdin_encoding: z.enum(encodings).default("utf-8"),
+    /** When it passes, the command is killed with its whole process group. */
+    timeout_seconds: z
+      .number()
+      .positive()
+      .max(execLimits.timeoutSeconds.max)
+      .default(execLimits.timeoutSeconds.default),
+    /** Of each of standard output and standard error. */
+    max_output_bytes: z
+      .number()
+      .int()
+      .min(execLimits.outputBytes.min)
+      .max(execLimits.outputBytes.max)
+      .default(execLimits.outputBytes.default),
+  })
+  .refine(({ stdin, stdin_encoding }) => stdin_encoding !== "base64" || z.base64().safeParse(stdin).success, {
+    path: ["stdin"],
+    message: "is not base64",
+  });
 export type Exec = z.infer<typeof execSchema>;
 export type ExecInput = z.input<typeof execSchema>;
 
@@ -110,5 +119,7 @@ export const signals = [
   "SIGSTOP",
 ] as const;
 export type SignalName = (typeof signals)[number];
+
+export const processPidSchema = z.coerce.number().int().min(1).max(4_294_967_295);
 
 export const signalProcessSchema = z.strictObject({ signal: z.enum(signals).default("SIGTERM") });

@@ -45,6 +45,12 @@ export const attachTerminalMessage = z.strictObject({
 });
 export type AttachTerminalMessage = z.infer<typeof attachTerminalMessage>;
 
+/** Query of `processes/{pid}/stream`. */
+export const attachStreamQuerySchema = z.strictObject({
+  /** Whether the output kept so far, the last 64 KiB, comes first. */
+  replay: z.enum(["true", "false"]).default("true"),
+});
+
 /** What a client may send once the process runs, beside binary messages. */
 export const controlMessage = z.discriminatedUnion("type", [
   /** The process reads end of file. Not for terminals. */

@@ -9,6 +9,7 @@ import type { Registry } from "prom-client";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
 import type { Guests } from "../services/guests.ts";
+import type { Commands } from "../services/commands.ts";
 import type { HealthCheck } from "../services/health.ts";
 import type { Creations } from "../services/creations.ts";
 import type { Observation } from "../services/observation.ts";
@@ -16,14 +17,17 @@ import type { Sandboxes } from "../services/sandboxes.ts";
 import { discardRest } from "./discard-rest.ts";
 import { sendError } from "./errors.ts";
 import { fileRoutes } from "./files.ts";
+import { execRoute } from "./exec.ts";
 import { healthRoute } from "./health.ts";
 import { metricsRoute } from "./metrics.ts";
 import type { MetricsAccess } from "./metrics.ts";
 import { observationRoutes } from "./observation.ts";
 import { observeRequests } from "./observe-requests.ts";
 import type { RequestObserver } from "./observe-requests.ts";
+import { processRoutes } from "./processes.ts";
 import { requestId } from "../services/request-id.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
+import { plainStreamRequests } from "./streams/plain-requests.ts";
 import { answerUnknownRoutes } from "./unknown-routes.ts";
 
 export interface ApiServices {
@@ -31,6 +35,7 @@ export interface ApiServices {
   readonly creations: Creations;
   readonly tokens: AccessTokens;
   readonly apiKeys: ApiKeys;
+  readonly commands: Commands;
   readonly health: HealthCheck;
   readonly observation: Observation;
   readonly metrics: Registry;
@@ -104,6 +109,9 @@ export async function buildApi(
   await app.register(sandboxRoutes(services));
   await app.register(observationRoutes(services));
   await app.register(fileRoutes(services));
+  await app.register(execRoute(services));
+  await app.register(processRoutes(services));
+  await app.register(plainStreamRequests());
   await app.ready();
   return app;
 }

@@ -52,7 +52,9 @@ export async function sendError(error: unknown, request: FastifyRequest, reply: 
   const wrennError = toWrennError(error);
   const { code, details } = wrennError;
   const sandboxId = sandboxNamedBy(request);
-  if (wrennError.status >= 500) request.log.error({ sandboxId, err: error, code }, "request failed");
+  // Its work has been given up, which is no failure.
+  if (reply.raw.destroyed) request.log.info({ sandboxId, err: error }, "the client left before its answer");
+  else if (wrennError.status >= 500) request.log.error({ sandboxId, err: error, code }, "request failed");
   else request.log.info({ sandboxId, code, details }, "request refused");
   await reply
     .code(wrennError.status)

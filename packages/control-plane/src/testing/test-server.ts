@@ -26,6 +26,7 @@ const quickBounds: ServerBounds = {
   requestBodyMs: deadlines.requestBody,
   uploadIdleMs: 3_000,
   maxConnections: httpLimits.connections,
+  streams: { openingMs: deadlines.streamOpening, pingMs: deadlines.streamPing, pongMs: deadlines.streamPong },
 };
 
 export interface Answer {
@@ -83,6 +84,7 @@ export class TestServer {
       listen: { host: "127.0.0.1", port: 0 },
       localCredentials: undefined,
       logLevel: "trace" as const,
+      allowedOrigins: ["https://app.example.com"],
       ...changes.config,
     };
     const controlPlane = await startControlPlane(config, this.log, { ...quickBounds, ...changes.bounds });
