@@ -181,7 +181,7 @@ test("a client that sends more than the command reads is held back, and loses no
   expect(client.stdout.toString()).toContain(sent.digest("hex"));
 });
 
-test("twenty at once, some of them slow, lose nothing", async () => {
+test("fifty at once, some of them slow, lose nothing", async () => {
   const program = [
     "import random, sys",
     "source = random.Random(int(sys.argv[1]))",
@@ -189,7 +189,7 @@ test("twenty at once, some of them slow, lose nothing", async () => {
     "    sys.stdout.buffer.write(source.randbytes(20000))",
     "    sys.stdout.buffer.flush()",
   ].join("\n");
-  const streams = Array.from({ length: 20 }, async (_, seed) => {
+  const streams = Array.from({ length: 50 }, async (_, seed) => {
     const isSlow = seed % 4 === 0;
     const hash = createHash("sha256");
     const onStdout = (bytes: Buffer): void => {
@@ -202,7 +202,7 @@ test("twenty at once, some of them slow, lose nothing", async () => {
     const { code, last } = await client.closed();
     return { code, last, hash: hash.digest("hex") };
   });
-  const inGuest = Array.from({ length: 20 }, async (_, seed) => {
+  const inGuest = Array.from({ length: 50 }, async (_, seed) => {
     const client = await start({
       cmd: "sh",
       args: ["-c", 'python3 -c "$1" $2 | sha256sum', "sh", program, String(seed)],
