@@ -12,6 +12,7 @@ import { measureLauncher } from "./benchmarks/launcher.ts";
 import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
 import { describeCircumstances } from "./circumstances.ts";
 import { measureRestExec } from "./benchmarks/rest-exec.ts";
+import { measureSoak } from "./benchmarks/soak.ts";
 import { measureTerminalEcho } from "./benchmarks/terminal-echo.ts";
 import { type Measurement, renderTable, writeResults } from "./report.ts";
 import { RunningServer } from "./server.ts";
@@ -30,9 +31,11 @@ const benchmarks: Record<string, Benchmark> = {
   "rest-exec": { runs: 100, measure: measureRestExec },
   "terminal-echo": { runs: 400, measure: measureTerminalEcho },
   "exec-streams": { runs: 5, measure: measureExecStreams },
-  "file-transfer": { runs: 5, measure: measureFileTransfer },
+  "file-transfer": { runs: 3, measure: measureFileTransfer },
   "api-throughput": { runs: 40, measure: (_server, runs) => measureApiThroughput(runs) },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
+  /** Its runs are minutes. */
+  soak: { runs: 5, measure: measureSoak },
   "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
 };
 
