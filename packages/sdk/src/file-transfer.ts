@@ -49,7 +49,9 @@ export async function upload(
     const { body, ...rest } = await requestBody(source, call);
     ({ cancel } = rest);
     call.signal.throwIfAborted();
-    const init = { method: "POST", headers: { "content-type": options.contentType }, ...body };
+    const headers = { "content-type": options.contentType };
+    // Nobody redirects this; where that could be, Node keeps all of a streamed body, to be able to send it again.
+    const init = { method: "POST", headers, redirect: "error", ...body } as const;
     const response = await guest.fetch(target(to, path, options.user), init, call);
     if (!response.ok) throw await transferFailure(response, options.badRequest);
     // Read to its end, the answer leaves a connection that can be used again.
