@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { type ErrorCode, WrennError } from "@wrenn/contract";
 import { expect, it } from "vitest";
-import { forwardInput } from "./input.ts";
+import { forwardInput, type InputSink } from "./input.ts";
 
 function input(...chunks: string[]): Readable {
   return Readable.from(chunks.map((chunk) => Buffer.from(chunk)));
@@ -12,25 +12,25 @@ function commandThatFails(code: ErrorCode) {
   const taken: string[] = [];
   return {
     taken,
-    sendStdin: async (bytes: Uint8Array): Promise<void> => {
+    write: async (bytes: Uint8Array): Promise<void> => {
       if (taken.length === 1) throw new WrennError(code);
       taken.push(Buffer.from(bytes).toString());
       return Promise.resolve();
     },
-    closeStdin: async (): Promise<void> => {
+    end: async (): Promise<void> => {
       taken.push("end");
       return Promise.resolve();
     },
-  };
+  } satisfies InputSink & { taken: string[] };
 }
 
-it("input is handed on with its end, except a terminal's", async () => {
+it("input is handed on with its end, except to what has none", async () => {
   const command = commandThatFails("internal");
   await forwardInput(command, input("one"));
   expect(command.taken).toEqual(["one", "end"]);
-  const { taken, sendStdin: sendInput } = commandThatFails("internal");
-  await forwardInput({ sendInput }, input("one"));
-  expect(taken).toEqual(["one"]);
+  const terminal = commandThatFails("internal");
+  await forwardInput({ write: terminal.write }, input("one"));
+  expect(terminal.taken).toEqual(["one"]);
 });
 
 it.each(["process_not_found", "guest_refused"] as const)("%s means that no more input is wanted", async (code) => {

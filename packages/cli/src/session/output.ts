@@ -1,14 +1,16 @@
 /** Where a command's output goes: straight to ours, byte for byte and no faster than it is read; or into the JSON result. */
 import { once } from "node:events";
+import { constants } from "node:os";
 import type { Writable } from "node:stream";
+import { GivenUp, type Interrupts } from "./interrupts.ts";
 
-export interface RunOutput {
+export interface OutputSink {
   stdout(bytes: Uint8Array): Promise<void>;
   stderr(bytes: Uint8Array): Promise<void>;
 }
 
-/** Output that is streamed. `onClosed` is called when nobody reads it any more. */
-export function streamedOutput(onClosed: () => void): RunOutput {
+/** Output that is streamed, until nobody reads it any more: that is a reason to give up. */
+export function streamedOutput(interrupts: Interrupts): OutputSink {
   const to =
     (stream: Writable) =>
     async (bytes: Uint8Array): Promise<void> => {
@@ -19,7 +21,7 @@ export function streamedOutput(onClosed: () => void): RunOutput {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on("error", () => {
       stream.destroy();
-      onClosed();
+      interrupts.giveUp(new GivenUp("the output was closed", 128 + constants.signals.SIGPIPE));
     });
   }
   return { stdout: to(process.stdout), stderr: to(process.stderr) };
@@ -28,7 +30,7 @@ export function streamedOutput(onClosed: () => void): RunOutput {
 /** Bytes of each stream that a JSON result can hold. */
 const maxCapturedBytes = 16 * 1_048_576;
 
-export class CapturedOutput implements RunOutput {
+export class CapturedOutput implements OutputSink {
   readonly #stdout = new Capture();
   readonly #stderr = new Capture();
 

@@ -1,14 +1,18 @@
-/** Signals sent to `wrenn run`: handed on to the command, and a way out when it does not heed them. */
+/** Signals sent to this process while it does something for its user: handed on to a command, or a reason to stop and tidy up. */
 import { constants } from "node:os";
-import { deadlines } from "@wrenn/contract";
-import type { CommandHandle } from "@wrenn/sdk";
+import { deadlines, type SignalName } from "@wrenn/contract";
 
-const handled = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+const handled = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const satisfies readonly SignalName[];
 export type Interrupt = (typeof handled)[number];
 
-/** Why a run was given up before its command had ended. */
+/** Whatever takes signals: a command, a terminal. */
+export interface Signalled {
+  kill(signal: SignalName): Promise<unknown>;
+}
+
+/** Why something was given up before it had ended. */
 export class GivenUp extends Error {
-  /** What the run exits with. */
+  /** What this process exits with. */
   readonly exitCode: number;
 
   constructor(message: string, exitCode: number) {
@@ -18,17 +22,29 @@ export class GivenUp extends Error {
   }
 }
 
+/** Runs what a signal may end: it then fails with a `GivenUp`, whatever has failed because of that. */
+export async function interruptible<Result>(work: (interrupts: Interrupts) => Promise<Result>): Promise<Result> {
+  const interrupts = new Interrupts();
+  try {
+    return await work(interrupts);
+  } catch (error) {
+    throw interrupts.signal.aborted ? interrupts.signal.reason : error;
+  } finally {
+    interrupts.dispose();
+  }
+}
+
 export class Interrupts {
   readonly #giveUp = new AbortController();
-  #command: Pick<CommandHandle, "kill"> | null = null;
-  #destroying = false;
+  #command: Signalled | null = null;
+  #tidyingUp = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor() {
     for (const signal of handled) process.on(signal, this.#receive);
   }
 
-  /** Aborts when the run should end now, whatever the command does: with a `GivenUp`, or what keeps the run from going on. */
+  /** Aborts when this should end now: with a `GivenUp`, or what keeps it from going on. */
   get signal(): AbortSignal {
     return this.#giveUp.signal;
   }
@@ -52,7 +68,7 @@ export class Interrupts {
   }
 
   /** From now on a first signal is the command's own to answer. */
-  forwardTo(command: Pick<CommandHandle, "kill">): void {
+  forwardTo(command: Signalled): void {
     this.#command = command;
   }
 
@@ -62,9 +78,9 @@ export class Interrupts {
     clearTimeout(this.#timer);
   }
 
-  /** From now on the sandbox is being destroyed; one more signal ends this process without waiting for that. */
-  destroying(): void {
-    this.#destroying = true;
+  /** From now on what was made is being removed; one more signal ends this process without waiting for that. */
+  tidyingUp(): void {
+    this.#tidyingUp = true;
     clearTimeout(this.#timer);
   }
 
@@ -76,7 +92,7 @@ export class Interrupts {
   readonly #receive = (signal: Interrupt): void => {
     const exitCode = 128 + constants.signals[signal];
     const reason = new GivenUp(`interrupted by ${signal}`, exitCode);
-    if (this.#destroying) {
+    if (this.#tidyingUp) {
       // The server destroys the sandbox of a run whose process is gone.
       process.exit(exitCode);
     }
