@@ -1,4 +1,4 @@
-/** What makes `wrenn run` need no preparation: whatever is missing is installed, built and started first. */
+/** What makes `wrenn run` and `wrenn create` need no preparation: whatever is missing is installed, built and started first. */
 import { deadlines, WrennError } from "@wrenn/contract";
 import { checkHealth } from "@wrenn/sdk";
 import { type Layout, pollUntil } from "@wrenn/system";
