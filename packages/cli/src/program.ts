@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { readVersion } from "./server/installation.ts";
 import { addCommandVerbs } from "./verbs/commands.ts";
+import { addFileVerbs } from "./verbs/files.ts";
 import type { Finish } from "./verbs/options.ts";
 import { addSandboxVerbs } from "./verbs/sandboxes.ts";
 import { addServerVerbs } from "./verbs/server.ts";
@@ -19,6 +20,7 @@ export function makeProgram(finish: Finish): Command {
     .configureHelp({ sortSubcommands: false });
   addCommandVerbs(program, finish);
   addSandboxVerbs(program, finish);
+  addFileVerbs(program, finish);
   addServerVerbs(program, finish);
   return program;
 }

@@ -430,6 +430,12 @@ export const errorRegistry = {
     message: "The Wrenn server does not answer.",
     suggestion: "Start it with `wrenn up`.",
   },
+  local_file_failed: {
+    status: 500,
+    retryable: false,
+    message: "A file of this machine could not be read or written.",
+    suggestion: "The message has the system's own words.",
+  },
   subprocess_failed: {
     status: 500,
     retryable: false,
