@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { readVersion } from "./server/installation.ts";
 import { addCommandVerbs } from "./verbs/commands.ts";
+import { addCompletionVerb } from "./verbs/completion.ts";
 import { addFileVerbs } from "./verbs/files.ts";
 import type { Finish } from "./verbs/options.ts";
 import { addSandboxVerbs } from "./verbs/sandboxes.ts";
@@ -22,5 +23,6 @@ export function makeProgram(finish: Finish): Command {
   addSandboxVerbs(program, finish);
   addFileVerbs(program, finish);
   addServerVerbs(program, finish);
+  addCompletionVerb(program, finish);
   return program;
 }
