@@ -53,7 +53,7 @@ export class Progress {
       if (elapsed < firstDrawMs) return;
       drawn = true;
       // A line that wraps could not be drawn over.
-      const line = `${step} … ${describe(elapsed)}`.slice(0, (this.#stream.columns ?? 80) - 1);
+      const line = `${step} … ${describe(elapsed)}`.slice(0, (this.#stream.columns || 80) - 1);
       this.#stream.write(`\r${line}\u001B[K`);
     };
     const timer = setInterval(draw, redrawMs);
