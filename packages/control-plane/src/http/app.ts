@@ -64,7 +64,25 @@ export async function buildApi(
   services: ApiServices,
   makeServer: (handle: RequestHandler) => http.Server,
 ): Promise<FastifyInstance> {
-  const loggerInstance: FastifyBaseLogger = services.log;
+  const app = await makeApplication(services, makeServer);
+  await app.register(healthRoute(services.health));
+  await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
+  await app.register(sandboxRoutes(services));
+  await app.register(observationRoutes(services));
+  await app.register(fileRoutes(services));
+  await app.register(execRoute(services));
+  await app.register(processRoutes(services));
+  await app.register(plainStreamRequests());
+  await app.ready();
+  return app;
+}
+
+/** What all routes have in common: how requests are checked, how answers and errors are shaped, and how both are described. */
+export async function makeApplication(
+  { log, requestObserver, requestBodyMs }: Pick<ApiServices, "log" | "requestObserver" | "requestBodyMs">,
+  makeServer: (handle: RequestHandler) => http.Server,
+): Promise<FastifyInstance> {
+  const loggerInstance: FastifyBaseLogger = log;
   const app = fastify({
     loggerInstance,
     // One line per request, written below, says more in less.
@@ -85,34 +103,27 @@ export async function buildApi(
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   app.setErrorHandler(sendError);
+  // Fastify would take text too, as a string that no schema wants.
+  app.removeContentTypeParser("text/plain");
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.addContentTypeParser("application/json", { parseAs: "string" }, (request, body: string, done) => {
     // Clients that say JSON with every request say it with those too that have no body.
     if (body === "" && request.routeOptions.schema?.body === undefined) done(null, undefined);
     else void parseJson(request, body, done);
   });
-  observeRequests(app, services.requestObserver);
+  observeRequests(app, requestObserver);
   app.addHook("onRequest", async (request, reply) => {
-    void reply.header("X-Request-Id", request.id);
+    void reply.header("X-Request-Id", request.id).header("X-Content-Type-Options", "nosniff");
     if (request.routeOptions.config.bodyIsStreamed === true) {
       reply.raw.once("finish", () => {
         discardRest(request.raw);
       });
-      return;
-    }
-    boundBody(request, reply, services.requestBodyMs);
-    refuseEncodedBody(request);
+    } else boundBody(request, reply, requestBodyMs);
   });
   answerUnknownRoutes(app);
-  await app.register(healthRoute(services.health));
-  await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
-  await app.register(sandboxRoutes(services));
-  await app.register(observationRoutes(services));
-  await app.register(fileRoutes(services));
-  await app.register(execRoute(services));
-  await app.register(processRoutes(services));
-  await app.register(plainStreamRequests());
-  await app.ready();
+  app.addHook("onRequest", async (request) => {
+    if (request.routeOptions.config.bodyIsStreamed !== true) refuseEncodedBody(request);
+  });
   return app;
 }
 

@@ -15,12 +15,19 @@ function fromFastify(error: FastifyError): WrennError | null {
     case "FST_ERR_CTP_EMPTY_JSON_BODY":
       return new WrennError("malformed_json", { cause: error });
     case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
+      return invalid("The body is not as long as Content-Length says", error);
     case "FST_ERR_BAD_URL":
+      return invalid("The address is not a valid percent-encoding", error);
     case "FST_ERR_MAX_PARAM_LENGTH":
-      return new WrennError("invalid_request", { cause: error });
+      return invalid("A part of the address is too long", error);
     default:
       return null;
   }
+}
+
+function invalid(problem: string, cause: unknown): WrennError {
+  const suggestion = "Correct what the message names and send it again.";
+  return new WrennError("invalid_request", { message: `${problem}.`, suggestion, cause });
 }
 
 export function toWrennError(error: unknown): WrennError {
@@ -41,9 +48,11 @@ export function toWrennError(error: unknown): WrennError {
   if (isFastifyError(error)) {
     const refused = fromFastify(error);
     if (refused !== null) return refused;
-    // A parser's own complaint about what the client sent.
-    if (error.statusCode === 400) return new WrennError("invalid_request", { cause: error });
   }
+  const status = claimedStatus(error);
+  // Of files: one that is not to be served is not there.
+  if (status === 403 || status === 404) return new WrennError("route_not_found", { cause: error });
+  if (status >= 400 && status < 500) return invalid("The request cannot be read", error);
   return asWrennError(error);
 }
 
@@ -66,6 +75,11 @@ export async function sendError(error: unknown, request: FastifyRequest, reply: 
 
 function isFastifyError(error: unknown): error is FastifyError {
   return error instanceof Error && "code" in error && typeof error.code === "string";
+}
+
+/** The status that a plugin wants its error to be answered with; 0 where it says none. */
+function claimedStatus(error: unknown): number {
+  return error instanceof Error && "statusCode" in error && typeof error.statusCode === "number" ? error.statusCode : 0;
 }
 
 /** "/envs/FOO" in a body is the field "envs.FOO"; the body as a whole is "body". */
