@@ -13,6 +13,9 @@ import type { ControlPlane, ServerBounds } from "../control-plane.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
 
+/** Whose pages may use a test's server. */
+export const allowedOrigin = "https://app.example.com";
+
 /** Rounds follow each other quickly, and a host counts as silent soon. */
 const quickBounds: ServerBounds = {
   reconcileMs: 60,
@@ -82,9 +85,9 @@ export class TestServer {
       databaseUrl: this.databaseUrl,
       layout,
       listen: { host: "127.0.0.1", port: 0 },
+      allowedOrigins: [allowedOrigin],
       localCredentials: undefined,
       logLevel: "trace" as const,
-      allowedOrigins: ["https://app.example.com"],
       ...changes.config,
     };
     const controlPlane = await startControlPlane(config, this.log, { ...quickBounds, ...changes.bounds });
