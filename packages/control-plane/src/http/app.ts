@@ -15,6 +15,7 @@ import type { Creations } from "../services/creations.ts";
 import type { Observation } from "../services/observation.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
 import { discardRest } from "./discard-rest.ts";
+import { serveDocsPage } from "./docs-page.ts";
 import { sendError } from "./errors.ts";
 import { fileRoutes } from "./files.ts";
 import { execRoute } from "./exec.ts";
@@ -25,6 +26,7 @@ import { observationRoutes } from "./observation.ts";
 import { observeRequests } from "./observe-requests.ts";
 import type { RequestObserver } from "./observe-requests.ts";
 import { processRoutes } from "./processes.ts";
+import { describeApi } from "./openapi.ts";
 import { requestId } from "../services/request-id.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { plainStreamRequests } from "./streams/plain-requests.ts";
@@ -124,6 +126,8 @@ export async function makeApplication(
   app.addHook("onRequest", async (request) => {
     if (request.routeOptions.config.bodyIsStreamed !== true) refuseEncodedBody(request);
   });
+  await describeApi(app);
+  await serveDocsPage(app);
   return app;
 }
 

@@ -3,6 +3,10 @@ import { asWrennError, WrennError } from "@wrenn/contract";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { sandboxNamedBy } from "./observe-requests.ts";
+import { errorsOf } from "./route-errors.ts";
+
+/** Logged when a route answers an error that its description does not name. Tests look for it. */
+export const undescribedError = "the description of this route does not name the error that it answers";
 
 /** What Fastify itself refuses, by its stable codes. */
 function fromFastify(error: FastifyError): WrennError | null {
@@ -65,6 +69,11 @@ export async function sendError(error: unknown, request: FastifyRequest, reply: 
   if (reply.raw.destroyed) request.log.info({ sandboxId, err: error }, "the client left before its answer");
   else if (wrennError.status >= 500) request.log.error({ sandboxId, err: error, code }, "request failed");
   else request.log.info({ sandboxId, code, details }, "request refused");
+  const { url, method, schema } = request.routeOptions;
+  const isDescribed = url !== undefined && schema?.hide !== true;
+  if (isDescribed && !errorsOf({ url, method, schema }).has(code)) {
+    request.log.warn({ url, method, code }, undescribedError);
+  }
   await reply
     .code(wrennError.status)
     .header("X-Request-Id", request.id)

@@ -66,6 +66,8 @@ describe("a method", () => {
   test.each([
     ["/v1/sandboxes", "GET, HEAD, OPTIONS, POST"],
     [`/v1/sandboxes/${someId}`, "DELETE, GET, HEAD, OPTIONS, PATCH"],
+    ["/openapi.json", "GET, HEAD, OPTIONS"],
+    ["/docs/static/swagger-ui.css", "GET, HEAD, OPTIONS"],
   ])("that %s does not take is refused, with those that it takes", async (address, allowed) => {
     const others = METHODS.filter((method) => !allowed.split(", ").includes(method) && method !== "CONNECT");
     expect(others.length).toBeGreaterThan(25);
