@@ -451,15 +451,17 @@ export function isErrorCode(code: string): code is ErrorCode {
 }
 
 /** What the public API answers on any failure. */
-export const errorBodySchema = z.object({
-  error: z.object({
-    code: z.string(),
-    message: z.string(),
-    details: z.record(z.string(), z.unknown()).optional(),
-    suggestion: z.string().optional(),
-    request_id: z.string().optional(),
-  }),
-});
+export const errorBodySchema = z
+  .object({
+    error: z.object({
+      code: z.string().describe("Stable; docs/errors.md has them all."),
+      message: z.string().describe("One sentence on what happened."),
+      details: z.record(z.string(), z.unknown()).optional().describe("What a program may want to know more of it."),
+      suggestion: z.string().optional().describe("What to do."),
+      request_id: z.string().optional().describe("Also in the header X-Request-Id; the server's log has it."),
+    }),
+  })
+  .meta({ id: "Error", description: "What is answered on any failure." });
 export type ErrorBody = z.infer<typeof errorBodySchema>;
 
 export interface WrennErrorOptions {

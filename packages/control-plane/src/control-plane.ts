@@ -220,6 +220,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
         api,
         ready,
         log,
+        allowedOrigins: config.allowedOrigins,
         requestHeadMs: bounds.requestHeadMs,
         maxConnections: bounds.maxConnections,
         onConnectionRefused: countRefusedConnections(metrics),

@@ -11,6 +11,7 @@ import type { Logger } from "pino";
 import type { ListenAddress } from "./config.ts";
 import type { RequestHandler } from "./http/app.ts";
 import { answerOnSocket, clientErrorOf } from "./http/client-errors.ts";
+import { answerCrossOrigin } from "./http/cross-origin.ts";
 import { isHealthProbe } from "./http/health.ts";
 import { answerError } from "./http/raw-errors.ts";
 import type { Streams } from "./http/streams/streams.ts";
@@ -31,6 +32,8 @@ export interface ListenerOptions {
   /** Requests wait for it: the port is taken first, so that a second server fails before it has done anything. */
   readonly ready: Promise<void>;
   readonly log: Logger;
+  /** Origins of pages that may use the server, beside its own. */
+  readonly allowedOrigins: readonly string[];
   /** How long the head of a request may take. */
   readonly requestHeadMs: number;
   /** How many connections there may be at once. What comes beyond is closed at once. */
@@ -61,6 +64,7 @@ export class Listener {
     this.#ready = options.ready;
     const answer = (request: IncomingMessage, response: ServerResponse): void => {
       this.#answering.set(request.socket, response);
+      if (answerCrossOrigin(request, response, options.allowedOrigins)) return;
       if (request.headers.host === undefined && request.httpVersion === "1.1") {
         answerError(
           response,

@@ -5,7 +5,7 @@
 import { processProto } from "@wrenn/contract";
 import { eventually, TestDatabase, TestServer } from "@wrenn/control-plane/testing";
 import { afterAll, beforeAll } from "vitest";
-import { type GuestAgent, startGuestAgent } from "../guest-agent/harness.ts";
+import { type GuestAgent, type GuestAgentOptions, startGuestAgent } from "../guest-agent/harness.ts";
 import { byPid } from "../guest-agent/process-events.ts";
 
 export interface ApiServer {
@@ -28,20 +28,23 @@ export async function endProcesses(guest: GuestAgent): Promise<void> {
   });
 }
 
-export function useApiServer(): () => ApiServer {
+export function useApiServer(options: GuestAgentOptions = {}): () => ApiServer {
   let api: ApiServer | undefined;
   let database: TestDatabase | undefined;
   beforeAll(async () => {
     database = await TestDatabase.start();
     const server = await TestServer.start(database);
-    const guest = await startGuestAgent();
+    const guest = await startGuestAgent(options);
     server.agent.realGuestAgentPort = guest.port;
     api = { server, guest, sandbox: await server.create() };
   });
   afterAll(async () => {
-    await api?.server.stop();
-    await api?.guest.stop();
-    await database?.stop();
+    try {
+      await api?.server.stop();
+    } finally {
+      await api?.guest.stop();
+      await database?.stop();
+    }
   });
   return () => {
     if (api === undefined) throw new Error("the server has not been started");

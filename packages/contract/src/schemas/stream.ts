@@ -47,8 +47,10 @@ export type AttachTerminalMessage = z.infer<typeof attachTerminalMessage>;
 
 /** Query of `processes/{pid}/stream`. */
 export const attachStreamQuerySchema = z.strictObject({
-  /** Whether the output kept so far, the last 64 KiB, comes first. */
-  replay: z.enum(["true", "false"]).default("true"),
+  replay: z
+    .enum(["true", "false"])
+    .default("true")
+    .describe("Whether the output kept so far, the last 64 KiB, comes first."),
 });
 
 /** What a client may send once the process runs, beside binary messages. */

@@ -118,8 +118,8 @@ test("an address that there is not, and a method that it does not have", async (
   expect(failureOf(await server.call("GET", "/v1/nothing"))).toEqual([404, "route_not_found"]);
   const answer = await server.call("PUT", "/v1/sandboxes/sb-1");
   expect(failureOf(answer)).toEqual([405, "method_not_allowed"]);
-  expect(detailsOf(answer)).toEqual({ allowed: ["DELETE", "GET", "HEAD", "PATCH"] });
-  expect(answer.headers.get("allow")).toBe("DELETE, GET, HEAD, PATCH");
+  expect(detailsOf(answer)).toEqual({ allowed: ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH"] });
+  expect(answer.headers.get("allow")).toBe("DELETE, GET, HEAD, OPTIONS, PATCH");
   expect(failureOf(await server.call("GET", "/v1/sandboxes/%ZZ"))).toEqual([400, "invalid_request"]);
 });
 

@@ -15,6 +15,7 @@ import type { Creations } from "../services/creations.ts";
 import type { Observation } from "../services/observation.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
 import { discardRest } from "./discard-rest.ts";
+import { serveDocsPage } from "./docs-page.ts";
 import { sendError } from "./errors.ts";
 import { fileRoutes } from "./files.ts";
 import { execRoute } from "./exec.ts";
@@ -25,6 +26,7 @@ import { observationRoutes } from "./observation.ts";
 import { observeRequests } from "./observe-requests.ts";
 import type { RequestObserver } from "./observe-requests.ts";
 import { processRoutes } from "./processes.ts";
+import { describeApi } from "./openapi.ts";
 import { requestId } from "../services/request-id.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { plainStreamRequests } from "./streams/plain-requests.ts";
@@ -64,7 +66,25 @@ export async function buildApi(
   services: ApiServices,
   makeServer: (handle: RequestHandler) => http.Server,
 ): Promise<FastifyInstance> {
-  const loggerInstance: FastifyBaseLogger = services.log;
+  const app = await makeApplication(services, makeServer);
+  await app.register(healthRoute(services.health));
+  await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
+  await app.register(sandboxRoutes(services));
+  await app.register(observationRoutes(services));
+  await app.register(fileRoutes(services));
+  await app.register(execRoute(services));
+  await app.register(processRoutes(services));
+  await app.register(plainStreamRequests());
+  await app.ready();
+  return app;
+}
+
+/** What all routes have in common: how requests are checked, how answers and errors are shaped, and how both are described. */
+export async function makeApplication(
+  { log, requestObserver, requestBodyMs }: Pick<ApiServices, "log" | "requestObserver" | "requestBodyMs">,
+  makeServer: (handle: RequestHandler) => http.Server,
+): Promise<FastifyInstance> {
+  const loggerInstance: FastifyBaseLogger = log;
   const app = fastify({
     loggerInstance,
     // One line per request, written below, says more in less.
@@ -85,34 +105,29 @@ export async function buildApi(
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   app.setErrorHandler(sendError);
+  // Fastify would take text too, as a string that no schema wants.
+  app.removeContentTypeParser("text/plain");
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.addContentTypeParser("application/json", { parseAs: "string" }, (request, body: string, done) => {
     // Clients that say JSON with every request say it with those too that have no body.
     if (body === "" && request.routeOptions.schema?.body === undefined) done(null, undefined);
     else void parseJson(request, body, done);
   });
-  observeRequests(app, services.requestObserver);
+  observeRequests(app, requestObserver);
   app.addHook("onRequest", async (request, reply) => {
-    void reply.header("X-Request-Id", request.id);
+    void reply.header("X-Request-Id", request.id).header("X-Content-Type-Options", "nosniff");
     if (request.routeOptions.config.bodyIsStreamed === true) {
       reply.raw.once("finish", () => {
         discardRest(request.raw);
       });
-      return;
-    }
-    boundBody(request, reply, services.requestBodyMs);
-    refuseEncodedBody(request);
+    } else boundBody(request, reply, requestBodyMs);
   });
   answerUnknownRoutes(app);
-  await app.register(healthRoute(services.health));
-  await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
-  await app.register(sandboxRoutes(services));
-  await app.register(observationRoutes(services));
-  await app.register(fileRoutes(services));
-  await app.register(execRoute(services));
-  await app.register(processRoutes(services));
-  await app.register(plainStreamRequests());
-  await app.ready();
+  app.addHook("onRequest", async (request) => {
+    if (request.routeOptions.config.bodyIsStreamed !== true) refuseEncodedBody(request);
+  });
+  await describeApi(app);
+  await serveDocsPage(app);
   return app;
 }
 

@@ -9,7 +9,11 @@ export function discardRest(request: IncomingMessage): void {
   if (request.complete) return;
   const { socket } = request;
   const late = setTimeout(() => socket.destroy(), deadlines.refusedBody);
-  const stop = (): void => clearTimeout(late);
+  const stop = (): void => {
+    clearTimeout(late);
+    // The connection may carry many such requests.
+    socket.off("close", stop);
+  };
   request.once("end", stop);
   socket.once("close", stop);
   request.resume();

@@ -14,8 +14,11 @@ import {
 import type { FileContent, Upload } from "../services/file-transfers.ts";
 import { sendError } from "./errors.ts";
 import type { FileAddress } from "./files.ts";
+import { fileChangeErrors, fileErrors } from "./route-errors.ts";
 import { endedByClient, giveUpIdleReader } from "./streamed-answer.ts";
 import { UploadBody } from "./upload-body.ts";
+
+const tags = ["Files"];
 
 /** What a caller may ask of a file. Not its compression, which costs a guest more than it saves. */
 const passedToGuest = ["range", "if-range", "if-none-match", "if-modified-since"] as const;
@@ -42,12 +45,24 @@ export function fileTransferRoutes(options: FileTransferOptions): FastifyPluginA
 
 function downloads({ files, params, reach }: FileTransferOptions): FastifyPluginAsyncZod {
   return async (app) => {
-    const schema = { params, querystring: pathQuerySchema };
-
     app.route({
       method: ["GET", "HEAD"],
       url: files,
-      schema,
+      schema: {
+        operationId: "readFile",
+        tags,
+        summary: "Read a file",
+        description:
+          "Its bytes, as a stream; with a `Range` a part of them. `ETag` and `Last-Modified` make it conditional.",
+        params,
+        querystring: pathQuerySchema,
+        rawAnswers: {
+          200: { type: "application/octet-stream", description: "The whole file." },
+          206: { type: "application/octet-stream", description: "The part asked for, which `Content-Range` names." },
+          304: { description: "It is as it was." },
+        },
+        errors: [...fileErrors, "range_not_satisfiable"],
+      },
       handler: async (request, reply) => {
         const method = request.method === "HEAD" ? "HEAD" : "GET";
         const headers = pick(request.headers, passedToGuest);
@@ -63,6 +78,16 @@ function downloads({ files, params, reach }: FileTransferOptions): FastifyPlugin
     });
 
     // Nobody knows how long an archive will be before it has been made.
+    const schema = {
+      operationId: "readArchive",
+      tags,
+      summary: "Read a directory as a tar archive",
+      description: "The directory with all that is in it, as a stream.",
+      params,
+      querystring: pathQuerySchema,
+      rawAnswers: { 200: { type: "application/x-tar", description: "A tar archive, uncompressed." } },
+      errors: fileErrors,
+    };
     app.get(`${files}/archive`, { schema, exposeHeadRoute: false }, async (request, reply) => {
       const content = await readArchive(await reach(request), request.query, endedByClient(reply).signal);
       const disposition = `attachment; filename*=utf-8''${encodeName(archiveName(request.query.path))}`;
@@ -73,7 +98,7 @@ function downloads({ files, params, reach }: FileTransferOptions): FastifyPlugin
 
 function uploads({ files, params, reach, uploadIdleMs }: FileTransferOptions): FastifyPluginAsyncZod {
   return async (app) => {
-    const schema = { params, querystring: pathQuerySchema, response: { 200: fileEntrySchema, 201: fileEntrySchema } };
+    const common = { tags, params, querystring: pathQuerySchema };
     const config = { bodyIsStreamed: true };
 
     app.addHook("onRequest", async (request) => {
@@ -85,7 +110,18 @@ function uploads({ files, params, reach, uploadIdleMs }: FileTransferOptions): F
       done(null);
     });
 
-    app.put(files, { schema, config }, async (request, reply) => {
+    const writeSchema = {
+      ...common,
+      operationId: "writeFile",
+      summary: "Write a file",
+      description:
+        "With the directories above it that are missing. A file that is there is replaced by the whole of the new one, or stays as it " +
+        "was. May be compressed with gzip, which `Content-Encoding` then says.",
+      rawBody: { type: "application/octet-stream", description: "The file's bytes." },
+      response: { 200: fileEntrySchema, 201: fileEntrySchema },
+      errors: fileChangeErrors,
+    };
+    app.put(files, { schema: writeSchema, config }, async (request, reply) => {
       const guest = await reach(request);
       const { entry, isNew } = await withUpload(
         request,
@@ -96,7 +132,16 @@ function uploads({ files, params, reach, uploadIdleMs }: FileTransferOptions): F
       return reply.code(isNew ? 201 : 200).send(entry);
     });
 
-    app.put(`${files}/archive`, { schema, config }, async (request, reply) => {
+    const extractSchema = {
+      ...common,
+      operationId: "extractArchive",
+      summary: "Fill a directory from a tar archive",
+      description: "What the archive has is made or replaced; what else is in the directory stays.",
+      rawBody: { type: "application/x-tar", description: "A tar archive, uncompressed, with relative paths." },
+      response: { 200: fileEntrySchema },
+      errors: [...fileChangeErrors, "invalid_archive"] as const,
+    };
+    app.put(`${files}/archive`, { schema: extractSchema, config }, async (request, reply) => {
       const guest = await reach(request);
       return withUpload(request, reply, { codings: [], idleMs: uploadIdleMs }, async (upload) =>
         extractArchive(guest, request.query, upload),

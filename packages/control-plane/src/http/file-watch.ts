@@ -7,6 +7,7 @@ import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { watchDirectory } from "../services/file-watch.ts";
 import type { WatchNews } from "../services/file-watch.ts";
 import type { FileAddress } from "./files.ts";
+import { fileErrors } from "./route-errors.ts";
 import { endedByClient, giveUpIdleReader } from "./streamed-answer.ts";
 
 export interface FileWatchOptions extends FileAddress {
@@ -15,7 +16,18 @@ export interface FileWatchOptions extends FileAddress {
 
 export function fileWatchRoute({ files, params, reach, stopping }: FileWatchOptions): FastifyPluginAsyncZod {
   return async (app) => {
-    const schema = { params, querystring: watchQuerySchema };
+    const schema = {
+      operationId: "watchDirectory",
+      tags: ["Files"],
+      summary: "Watch a directory",
+      description:
+        "Server-sent events for as long as anyone listens: `ready` first, `change` for each change, and `error` last. A client that comes " +
+        "back looks at the directory anew, since changes meanwhile are not told.",
+      params,
+      querystring: watchQuerySchema,
+      rawAnswers: { 200: { type: "text/event-stream", description: "Events, as changes happen." } },
+      errors: fileErrors,
+    };
     app.get(`${files}/watch`, { schema, exposeHeadRoute: false }, async (request, reply) => {
       const ending = endedByClient(reply);
       const onStopping = (): void => {

@@ -7,6 +7,7 @@ import {
   moveSchema,
   parseId,
   pathQuerySchema,
+  sandboxParamsSchema,
   WrennError,
 } from "@wrenn/contract";
 import type { FastifyRequest } from "fastify";
@@ -18,8 +19,10 @@ import type { Guest, Guests } from "../services/guests.ts";
 import { requireKey } from "./authenticate.ts";
 import { fileTransferRoutes } from "./file-transfers.ts";
 import { fileWatchRoute } from "./file-watch.ts";
+import { fileChangeErrors, fileErrors } from "./route-errors.ts";
 
-const params = z.object({ id: z.string() });
+const params = sandboxParamsSchema;
+const tags = ["Files"];
 
 /** What the plugins that share these addresses need. */
 export interface FileAddress {
@@ -51,35 +54,94 @@ export function fileRoutes({ guests, apiKeys, stopping, uploadIdleMs }: FileRout
 
     app.get(
       `${files}/stat`,
-      { schema: { params, querystring: pathQuerySchema, response: { 200: fileEntrySchema } } },
+      {
+        schema: {
+          operationId: "statFile",
+          tags,
+          summary: "Look at a path",
+          description: "What there is, how large, whose, since when.",
+          params,
+          querystring: pathQuerySchema,
+          response: { 200: fileEntrySchema },
+          errors: fileErrors,
+        },
+      },
       async (request) => statFile(await reach(request), request.query),
     );
 
     app.get(
       `${files}/list`,
-      { schema: { params, querystring: listFilesQuerySchema, response: { 200: listFilesSchema } } },
+      {
+        schema: {
+          operationId: "listFiles",
+          tags,
+          summary: "List a directory",
+          description: "Its entries, and with a depth those below them.",
+          params,
+          querystring: listFilesQuerySchema,
+          response: { 200: listFilesSchema },
+          errors: fileErrors,
+        },
+      },
       async (request) => ({ entries: await listFiles(await reach(request), request.query) }),
     );
 
     app.post(
       `${files}/mkdir`,
-      { schema: { params, body: makeDirectorySchema, response: { 201: fileEntrySchema } } },
+      {
+        schema: {
+          operationId: "makeDirectory",
+          tags,
+          summary: "Make a directory",
+          description: "With those above it that are missing.",
+          params,
+          body: makeDirectorySchema,
+          response: { 201: fileEntrySchema },
+          errors: fileChangeErrors,
+        },
+      },
       async (request, reply) => reply.code(201).send(await makeDirectory(await reach(request), request.body)),
     );
 
     app.post(
       `${files}/move`,
-      { schema: { params, body: moveSchema, response: { 200: fileEntrySchema } } },
+      {
+        schema: {
+          operationId: "moveFile",
+          tags,
+          summary: "Move or rename",
+          description: "A file or a directory with all that is in it.",
+          params,
+          body: moveSchema,
+          response: { 200: fileEntrySchema },
+          errors: fileChangeErrors,
+        },
+      },
       async (request) => moveFile(await reach(request), request.body),
     );
 
     await app.register(fileTransferRoutes({ files, params, reach, uploadIdleMs }));
     await app.register(fileWatchRoute({ files, params, reach, stopping }));
 
-    app.delete(files, { schema: { params, querystring: pathQuerySchema } }, async (request, reply) => {
-      await removeFile(await reach(request), request.query);
-      return reply.code(204).send();
-    });
+    app.delete(
+      files,
+      {
+        schema: {
+          operationId: "removeFile",
+          tags,
+          summary: "Remove a file or a directory",
+          description: "A directory with all that is in it.",
+          params,
+          querystring: pathQuerySchema,
+          response: { 204: z.undefined().describe("It is gone.") },
+          errors: fileErrors,
+        },
+      },
+      async (request, reply) => {
+        await removeFile(await reach(request), request.query);
+        return reply.code(204).send();
+      },
+    );
   };
 }
 

@@ -11,22 +11,56 @@ export function isHealthProbe(url: string): boolean {
 
 export function healthRoute(healthCheck: HealthCheck): FastifyPluginAsyncZod {
   return async (app) => {
+    const tags = ["Server"];
     const response = { 200: healthSchema, 503: healthSchema };
 
-    app.get("/health", { schema: { response } }, async (_request, reply) => {
-      const health = await healthCheck.check();
-      return reply.code(health.status === "ok" ? 200 : 503).send(health);
-    });
+    app.get(
+      "/health",
+      {
+        schema: {
+          operationId: "getHealth",
+          tags,
+          summary: "Ask whether the server can do its work",
+          description: "Its database answers, and a host agent does.",
+          response,
+        },
+      },
+      async (_request, reply) => {
+        const health = await healthCheck.check();
+        return reply.code(health.status === "ok" ? 200 : 503).send(health);
+      },
+    );
 
-    app.get("/health/ready", { schema: { response } }, async (_request, reply) => {
-      const health = await healthCheck.check();
-      const status = healthCheck.phase === "serving" ? health.status : healthCheck.phase;
-      return reply.code(status === "ok" ? 200 : 503).send({ ...health, status });
-    });
+    app.get(
+      "/health/ready",
+      {
+        schema: {
+          operationId: "getReadiness",
+          tags,
+          summary: "Ask whether the server takes requests",
+          description: "As health, and not while it starts or stops. For load balancers.",
+          response,
+        },
+      },
+      async (_request, reply) => {
+        const health = await healthCheck.check();
+        const status = healthCheck.phase === "serving" ? health.status : healthCheck.phase;
+        return reply.code(status === "ok" ? 200 : 503).send({ ...health, status });
+      },
+    );
 
-    app.get("/health/live", { schema: { response: { 200: livenessSchema } } }, async () => ({
-      status: "ok" as const,
-      version,
-    }));
+    app.get(
+      "/health/live",
+      {
+        schema: {
+          operationId: "getLiveness",
+          tags,
+          summary: "Ask whether the server lives",
+          description: "Whatever else is wrong. A server that does not answer is to be started again.",
+          response: { 200: livenessSchema },
+        },
+      },
+      async () => ({ status: "ok" as const, version }),
+    );
   };
 }

@@ -21,8 +21,23 @@ const forwardingHeaders = ["forwarded", "via", "x-forwarded-for", "x-forwarded-h
 export function metricsRoute(registry: Registry, access: MetricsAccess): FastifyPluginAsync {
   return async (app) => {
     const checkAccess = async (request: FastifyRequest): Promise<void> => assertMayRead(request, access);
-    app.get("/metrics", { onRequest: checkAccess }, async (_request, reply) =>
-      reply.type(registry.contentType).send(await registry.metrics()),
+    app.get(
+      "/metrics",
+      {
+        onRequest: checkAccess,
+        schema: {
+          operationId: "getServerMetrics",
+          tags: ["Server"],
+          summary: "Measure the server",
+          description:
+            "What it counts, for Prometheus. It tells of all teams, so it takes an operator's key; or none, from this machine while " +
+            "the server listens on loopback only.",
+          security: [{}, { apiKey: [] }, { bearer: [] }],
+          rawAnswers: { 200: { type: "text/plain", description: "In Prometheus' text format." } },
+          errors: ["unauthorized", "forbidden", "database_unavailable"],
+        },
+      },
+      async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()),
     );
   };
 }

@@ -2,7 +2,8 @@
 import {
   listProcessesSchema,
   parseId,
-  processPidSchema,
+  processParamsSchema,
+  sandboxParamsSchema,
   signalProcessSchema,
   startedProcessSchema,
   startProcessSchema,
@@ -12,9 +13,9 @@ import { z } from "zod";
 import type { ApiKeys } from "../services/api-keys.ts";
 import type { Commands } from "../services/commands.ts";
 import { requireKey } from "./authenticate.ts";
+import { commandErrors, reachErrors } from "./route-errors.ts";
 
-const byId = z.object({ id: z.string() });
-const byPid = byId.extend({ pid: processPidSchema });
+const tags = ["Commands"];
 
 export function processRoutes({ apiKeys, commands }: { apiKeys: ApiKeys; commands: Commands }): FastifyPluginAsyncZod {
   return async (app) => {
@@ -22,7 +23,18 @@ export function processRoutes({ apiKeys, commands }: { apiKeys: ApiKeys; command
 
     app.post(
       "/v1/sandboxes/:id/processes",
-      { schema: { params: byId, body: startProcessSchema, response: { 201: startedProcessSchema } } },
+      {
+        schema: {
+          operationId: "startProcess",
+          tags,
+          summary: "Start a process",
+          description: "It goes on whoever leaves, and can be followed by its stream.",
+          params: sandboxParamsSchema,
+          body: startProcessSchema,
+          response: { 201: startedProcessSchema },
+          errors: [...reachErrors, ...commandErrors, "process_tag_taken"],
+        },
+      },
       async (request, reply) => {
         const process = await commands.start(request.teamId, parseId("sandbox", request.params.id), request.body);
         process.leave();
@@ -32,7 +44,17 @@ export function processRoutes({ apiKeys, commands }: { apiKeys: ApiKeys; command
 
     app.get(
       "/v1/sandboxes/:id/processes",
-      { schema: { params: byId, response: { 200: listProcessesSchema } } },
+      {
+        schema: {
+          operationId: "listProcesses",
+          tags,
+          summary: "List processes",
+          description: "Those that were started through Wrenn and have not ended, oldest first.",
+          params: sandboxParamsSchema,
+          response: { 200: listProcessesSchema },
+          errors: reachErrors,
+        },
+      },
       async (request) => ({
         processes: await commands.list(request.teamId, parseId("sandbox", request.params.id)),
       }),
@@ -40,7 +62,18 @@ export function processRoutes({ apiKeys, commands }: { apiKeys: ApiKeys; command
 
     app.post(
       "/v1/sandboxes/:id/processes/:pid/signal",
-      { schema: { params: byPid, body: signalProcessSchema } },
+      {
+        schema: {
+          operationId: "signalProcess",
+          tags,
+          summary: "Send a signal to a process",
+          description: "To its whole process group; SIGKILL to all that it has started.",
+          params: processParamsSchema,
+          body: signalProcessSchema,
+          response: { 204: z.undefined().describe("The signal is sent.") },
+          errors: [...reachErrors, "process_not_found"],
+        },
+      },
       async (request, reply) => {
         const { id, pid } = request.params;
         await commands.signal(request.teamId, parseId("sandbox", id), pid, request.body.signal);

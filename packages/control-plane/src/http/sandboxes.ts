@@ -7,6 +7,7 @@ import {
   listSandboxesQuerySchema,
   listSandboxesSchema,
   parseId,
+  sandboxParamsSchema,
   sandboxSchema,
   updateSandboxSchema,
 } from "@wrenn/contract";
@@ -19,8 +20,10 @@ import type { Creations } from "../services/creations.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import { requireKey } from "./authenticate.ts";
+import { creationErrors, hostErrors } from "./route-errors.ts";
 
-const byId = z.object({ id: z.string() });
+const tags = ["Sandboxes"];
+const params = sandboxParamsSchema;
 
 export function sandboxRoutes({
   sandboxes,
@@ -41,9 +44,16 @@ export function sandboxRoutes({
       "/v1/sandboxes",
       {
         schema: {
+          operationId: "createSandbox",
+          tags,
+          summary: "Create a sandbox",
+          description:
+            "Answers once it runs, which takes some seconds. A request that may be sent twice, for instance after its answer " +
+            "was lost, creates one sandbox if both have the same `Idempotency-Key`.",
           headers: createSandboxHeadersSchema,
           body: createSandboxSchema,
           response: { 201: createdSandboxSchema },
+          errors: ["invalid_name", "template_not_found", "idempotency_conflict", "sandbox_busy", ...creationErrors],
         },
       },
       async (request, reply) => {
@@ -57,7 +67,17 @@ export function sandboxRoutes({
 
     app.get(
       "/v1/sandboxes",
-      { schema: { querystring: listSandboxesQuerySchema, response: { 200: listSandboxesSchema } } },
+      {
+        schema: {
+          operationId: "listSandboxes",
+          tags,
+          summary: "List sandboxes",
+          description: "Those of your team, newest first, in pages.",
+          querystring: listSandboxesQuerySchema,
+          response: { 200: listSandboxesSchema },
+          errors: ["invalid_id", "invalid_name"],
+        },
+      },
       async (request) => {
         const { cursor, ...ask } = request.query;
         const before = cursor === undefined ? {} : { before: parseId("sandbox", cursor) };
@@ -70,26 +90,76 @@ export function sandboxRoutes({
       },
     );
 
-    app.get("/v1/sandboxes/:id", { schema: { params: byId, response: { 200: sandboxSchema } } }, async (request) =>
-      show(await sandboxes.get(request.teamId, parseId("sandbox", request.params.id))),
+    app.get(
+      "/v1/sandboxes/:id",
+      {
+        schema: {
+          operationId: "getSandbox",
+          tags,
+          summary: "Get a sandbox",
+          description: "Also one that is destroyed, whose status is `stopped`.",
+          params,
+          response: { 200: sandboxSchema },
+        },
+      },
+      async (request) => show(await sandboxes.get(request.teamId, parseId("sandbox", request.params.id))),
     );
 
     app.patch(
       "/v1/sandboxes/:id",
-      { schema: { params: byId, body: updateSandboxSchema, response: { 200: sandboxSchema } } },
+      {
+        schema: {
+          operationId: "updateSandbox",
+          tags,
+          summary: "Change metadata or timeout",
+          description: "A timeout counts from now on.",
+          params,
+          body: updateSandboxSchema,
+          response: { 200: sandboxSchema },
+          errors: ["sandbox_state_conflict", "sandbox_busy"],
+        },
+      },
       async (request) =>
         show(await sandboxes.update(request.teamId, parseId("sandbox", request.params.id), request.body)),
     );
 
-    app.post("/v1/sandboxes/:id/ping", { schema: { params: byId } }, async (request, reply) => {
-      await sandboxes.ping(request.teamId, parseId("sandbox", request.params.id));
-      return reply.code(204).send();
-    });
+    app.post(
+      "/v1/sandboxes/:id/ping",
+      {
+        schema: {
+          operationId: "pingSandbox",
+          tags,
+          summary: "Keep a sandbox from being idle",
+          description: "Its timeout begins anew. Every other use of it does the same.",
+          params,
+          response: { 204: z.undefined().describe("Its timeout has begun anew.") },
+          errors: ["sandbox_state_conflict"],
+        },
+      },
+      async (request, reply) => {
+        await sandboxes.ping(request.teamId, parseId("sandbox", request.params.id));
+        return reply.code(204).send();
+      },
+    );
 
-    app.delete("/v1/sandboxes/:id", { schema: { params: byId } }, async (request, reply) => {
-      await sandboxes.destroy(request.teamId, parseId("sandbox", request.params.id));
-      return reply.code(204).send();
-    });
+    app.delete(
+      "/v1/sandboxes/:id",
+      {
+        schema: {
+          operationId: "destroySandbox",
+          tags,
+          summary: "Destroy a sandbox",
+          description: "Whatever its status. Answers once everything of it is freed; nothing of it can be had again.",
+          params,
+          response: { 204: z.undefined().describe("It is destroyed.") },
+          errors: ["sandbox_busy", ...hostErrors],
+        },
+      },
+      async (request, reply) => {
+        await sandboxes.destroy(request.teamId, parseId("sandbox", request.params.id));
+        return reply.code(204).send();
+      },
+    );
   };
 }
 

@@ -6,6 +6,7 @@ import { deadlines, WrennError } from "@wrenn/contract";
 import { errors as undiciErrors } from "undici";
 import type { Dispatcher } from "undici";
 import type { PooledTunnels } from "../hosts/tunnel-pools.ts";
+import { addHeadersForPage, isForPage } from "../http/cross-origin.ts";
 import { headersFromGuest } from "./headers.ts";
 
 export interface Forwarding {
@@ -92,7 +93,11 @@ class ForwardHandler implements Dispatcher.DispatchHandler {
     // Informational answers concern the hop they were sent on.
     if (status < 200) return;
     const { response } = this.#forwarding;
-    response.writeHead(status, message, headersFromGuest(rawHeaders(controller)));
+    const headers = headersFromGuest(rawHeaders(controller));
+    if (isForPage(response)) {
+      addHeadersForPage(response, headers);
+      response.writeHead(status, message);
+    } else response.writeHead(status, message, headers);
     // With the first bytes where those are already here, but not later than now: the head of a stream is news itself.
     process.nextTick(() => {
       if (!response.writableEnded && !response.destroyed) response.flushHeaders();

@@ -2,4 +2,4 @@
 export { RawClient, answerTo, type RawAnswer } from "./raw-client.ts";
 export { SimulatedHostAgent } from "./simulated-host-agent.ts";
 export { TestDatabase } from "./test-database.ts";
-export { eventually, gate, TestServer, type Answer } from "./test-server.ts";
+export { allowedOrigin, eventually, gate, TestServer, type Answer } from "./test-server.ts";

@@ -7,11 +7,16 @@ import { deadlines, httpLimits } from "@wrenn/contract";
 import { createLog, wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
+import { z } from "zod";
 import type { Config } from "../config.ts";
 import { startControlPlane } from "../control-plane.ts";
 import type { ControlPlane, ServerBounds } from "../control-plane.ts";
+import { undescribedError } from "../http/errors.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
+
+/** Whose pages may use a test's server. */
+export const allowedOrigin = "https://app.example.com";
 
 /** Rounds follow each other quickly, and a host counts as silent soon. */
 const quickBounds: ServerBounds = {
@@ -28,6 +33,8 @@ const quickBounds: ServerBounds = {
   maxConnections: httpLimits.connections,
   streams: { openingMs: deadlines.streamOpening, pingMs: deadlines.streamPing, pongMs: deadlines.streamPong },
 };
+
+const undescribedSchema = z.object({ method: z.unknown(), url: z.string(), code: z.string() });
 
 export interface Answer {
   readonly status: number;
@@ -82,9 +89,9 @@ export class TestServer {
       databaseUrl: this.databaseUrl,
       layout,
       listen: { host: "127.0.0.1", port: 0 },
+      allowedOrigins: [allowedOrigin],
       localCredentials: undefined,
       logLevel: "trace" as const,
-      allowedOrigins: ["https://app.example.com"],
       ...changes.config,
     };
     const controlPlane = await startControlPlane(config, this.log, { ...quickBounds, ...changes.bounds });
@@ -103,6 +110,17 @@ export class TestServer {
     await this.agent.stop();
     await this.#pool.end();
     await rm(this.directory, { recursive: true, force: true });
+    this.#assertErrorsWereDescribed();
+  }
+
+  /** Whatever errors the tests have met must be in the description of the API (http/route-errors.ts). */
+  #assertErrorsWereDescribed(): void {
+    const undescribed = this.logged.flatMap((line) => {
+      if (!line.includes(undescribedError)) return [];
+      const { method, url, code } = undescribedSchema.parse(JSON.parse(line));
+      return [`${String(method)} ${url}: ${code}`];
+    });
+    if (undescribed.length > 0) throw new Error([undescribedError, ...new Set(undescribed)].join("\n"));
   }
 
   /** A key of a new team. */

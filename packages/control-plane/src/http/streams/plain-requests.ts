@@ -1,12 +1,17 @@
 /** The addresses of the WebSockets, as plain requests find them: 426. So that they are routes like all others, and described. */
-import { attachStreamQuerySchema, WrennError } from "@wrenn/contract";
-import type { FastifyReply, FastifyRequest } from "fastify";
+import { attachStreamQuerySchema, processParamsSchema, sandboxParamsSchema, WrennError } from "@wrenn/contract";
+import type { FastifyReply, FastifyRequest, FastifySchema } from "fastify";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { streamRoutes } from "./stream-address.ts";
 
-const byId = z.object({ id: z.string() });
-const byPid = byId.extend({ pid: z.string() });
+/** What they have in common. The upgrade itself is answered by the streams (streams.ts), with the same errors. */
+const everyStream = {
+  tags: ["Commands"],
+  params: sandboxParamsSchema,
+  response: { 101: z.undefined().describe("Messages follow: docs/api.md, Streams.") },
+  errors: ["upgrade_required", "origin_not_allowed", "sandbox_state_conflict", "host_unavailable"],
+} satisfies FastifySchema;
 
 export function plainStreamRequests(): FastifyPluginAsyncZod {
   return async (app) => {
@@ -15,8 +20,43 @@ export function plainStreamRequests(): FastifyPluginAsyncZod {
       void reply.header("Upgrade", "websocket");
       throw new WrennError("upgrade_required");
     };
-    app.get(streamRoutes.command, { schema: { params: byId } }, answered);
-    app.get(streamRoutes.terminal, { schema: { params: byId } }, answered);
-    app.get(streamRoutes.attach, { schema: { params: byPid, querystring: attachStreamQuerySchema } }, answered);
+    app.get(
+      streamRoutes.command,
+      {
+        schema: {
+          ...everyStream,
+          operationId: "streamExec",
+          summary: "Run a command in a stream (WebSocket)",
+          description: "Its output as it comes, and its input. The first message says which command.",
+        },
+      },
+      answered,
+    );
+    app.get(
+      streamRoutes.terminal,
+      {
+        schema: {
+          ...everyStream,
+          operationId: "openTerminal",
+          summary: "Open a terminal, or one that runs (WebSocket)",
+          description: "The first message says which. What a terminal showed last is sent again to who attaches to it.",
+        },
+      },
+      answered,
+    );
+    app.get(
+      streamRoutes.attach,
+      {
+        schema: {
+          ...everyStream,
+          operationId: "followProcess",
+          summary: "Follow a process that runs (WebSocket)",
+          description: "Its output as it comes, and its input.",
+          params: processParamsSchema,
+          querystring: attachStreamQuerySchema,
+        },
+      },
+      answered,
+    );
   };
 }
