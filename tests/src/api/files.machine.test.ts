@@ -247,7 +247,7 @@ test("another team's sandbox, one that does not run, and no key", async () => {
 
 test("methods that an address does not answer are named", async () => {
   const head = await files.fetch("/watch", { path: "~" }, { method: "HEAD" });
-  expect([head.status, head.headers.get("allow")]).toEqual([405, "GET"]);
+  expect([head.status, head.headers.get("allow")]).toEqual([405, "GET, OPTIONS"]);
   const posted = await files.fetch("", { path: "~" }, { method: "POST", body: "x" });
-  expect([posted.status, posted.headers.get("allow")]).toEqual([405, "DELETE, GET, HEAD, PUT"]);
+  expect([posted.status, posted.headers.get("allow")]).toEqual([405, "DELETE, GET, HEAD, OPTIONS, PUT"]);
 });
