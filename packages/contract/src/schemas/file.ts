@@ -13,7 +13,7 @@ const path = z
   })
   .meta({
     description: "Absolute, or relative to the user's home directory, which is also `~`.",
-    examples: ["/etc/os-release", "src/main.py"],
+    examples: ["notes.txt"],
   });
 const user = z
   .string()

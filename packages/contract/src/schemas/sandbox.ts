@@ -16,12 +16,12 @@ const exampleId = "sb-0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b";
 
 const environmentName = z.string().regex(/^[^=\0]+$/, "a variable's name is not empty and has no '=' in it");
 
+const idPattern = "^sb-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+
 /** In addresses. Whether it is one is for `parseId` to say, with an error of its own. */
-export const sandboxIdSchema = z.string().meta({
-  description: "Id of a sandbox.",
-  pattern: "^sb-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-  examples: [exampleId],
-});
+export const sandboxIdSchema = z
+  .string()
+  .meta({ description: "Id of a sandbox.", pattern: idPattern, examples: [exampleId] });
 
 /** Of every address below `/v1/sandboxes/{id}`. */
 export const sandboxParamsSchema = z.object({ id: sandboxIdSchema });
@@ -73,7 +73,7 @@ const timeoutActionSchema = z
   .describe("What happens to a sandbox that was idle for its whole timeout.");
 
 /** Whether it is a name is for `assertName` to say, with an error of its own. */
-const templateNameSchema = z.string().meta({ pattern: namePattern.source, examples: [minimalTemplateName] });
+const templateNameSchema = z.string().meta({ pattern: namePattern.source });
 
 export const createSandboxSchema = z
   .strictObject({
@@ -188,12 +188,13 @@ export type CreatedSandbox = z.infer<typeof createdSandboxSchema>;
 
 const metadataPair = z.string().regex(/^[^=\0]+=[^\0]*$/, "expected key=value");
 
+/** Without examples, which the page that tries the API would send where nothing else is asked for. */
 export const listSandboxesQuerySchema = z.strictObject({
   limit: wholeNumber(pageLimits).default(pageLimits.default).describe("How many sandboxes a page has at most."),
-  cursor: sandboxIdSchema.optional().describe("`next_cursor` of the page before."),
+  cursor: z.string().meta({ pattern: idPattern }).optional().describe("`next_cursor` of the page before."),
   status: z
     .string()
-    .meta({ pattern: `^(${sandboxStatuses.join("|")})(,(${sandboxStatuses.join("|")}))*$`, examples: ["running"] })
+    .meta({ pattern: `^(${sandboxStatuses.join("|")})(,(${sandboxStatuses.join("|")}))*$` })
     .transform((text) => text.split(","))
     .pipe(z.array(z.enum(sandboxStatuses)))
     .optional()
