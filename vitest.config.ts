@@ -6,6 +6,9 @@ import { defineConfig } from "vitest/config";
  */
 const exclude = ["**/node_modules/**", "**/dist/**"];
 
+/** What a test waits for may take its time where others share the machine. */
+const patient = { poll: { timeout: 20_000, interval: 20 } };
+
 export default defineConfig({
   test: {
     projects: [
@@ -22,6 +25,7 @@ export default defineConfig({
           include: ["**/*.machine.test.ts"],
           exclude,
           fileParallelism: false,
+          expect: patient,
           testTimeout: 120_000,
           hookTimeout: 240_000,
         },
@@ -32,6 +36,7 @@ export default defineConfig({
           include: ["tests/src/**/*.e2e.test.ts"],
           exclude,
           fileParallelism: false,
+          expect: patient,
           testTimeout: 180_000,
           hookTimeout: 300_000,
         },

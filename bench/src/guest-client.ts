@@ -1,6 +1,6 @@
 /** The same client for both sides of every comparison: the guest agent's protocol, straight to a guest or through Wrenn. */
 import { setTimeout as delay } from "node:timers/promises";
-import { createClient, type Interceptor } from "@connectrpc/connect";
+import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { processProto } from "@wrenn/contract";
 
@@ -11,6 +11,16 @@ export interface GuestEndpoint {
 
 /** Runs `echo` and returns once its output is in hand. */
 export async function firstOutput(endpoint: GuestEndpoint): Promise<void> {
+  const command = { process: { cmd: "/bin/echo", args: ["ready"] }, stdin: false };
+  let seen = false;
+  for await (const { event } of processesOf(endpoint).start(command)) {
+    if (event?.event.case === "data") seen = true;
+  }
+  if (!seen) throw new Error("the first command printed nothing");
+}
+
+/** The process service of a guest agent. */
+export function processesOf(endpoint: GuestEndpoint): Client<typeof processProto.Process> {
   const interceptor: Interceptor = (next) => (request) => {
     for (const [name, value] of Object.entries(endpoint.headers)) request.header.set(name, value);
     return next(request);
@@ -20,12 +30,7 @@ export async function firstOutput(endpoint: GuestEndpoint): Promise<void> {
     useBinaryFormat: true,
     interceptors: [interceptor],
   });
-  const processes = createClient(processProto.Process, transport);
-  let seen = false;
-  for await (const { event } of processes.start({ process: { cmd: "/bin/echo", args: ["ready"] }, stdin: false })) {
-    if (event?.event.case === "data") seen = true;
-  }
-  if (!seen) throw new Error("the first command printed nothing");
+  return createClient(processProto.Process, transport);
 }
 
 /** Waits until a guest that is booting answers, as Wrenn's host agent does, and gives it its configuration. */

@@ -1,13 +1,19 @@
 /** `npm run bench [-- name… [--runs N]]`: measures, prints a table, keeps the raw samples in bench/results. */
 import { parseArgs } from "node:util";
 import { layoutFromEnvironment } from "@wrenn/system";
+import { measureApiThroughput } from "./benchmarks/api-throughput.ts";
 import { measureColdCreate } from "./benchmarks/cold-create.ts";
 import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
 import { measureGuestCommand } from "./benchmarks/guest-command.ts";
+import { measureExecStreams } from "./benchmarks/exec-streams.ts";
+import { measureFileTransfer } from "./benchmarks/file-transfer.ts";
 import { measureLauncher } from "./benchmarks/launcher.ts";
 import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
 import { describeCircumstances } from "./circumstances.ts";
+import { measureRestExec } from "./benchmarks/rest-exec.ts";
+import { measureSoak } from "./benchmarks/soak.ts";
+import { measureTerminalEcho } from "./benchmarks/terminal-echo.ts";
 import { type Measurement, renderTable, writeResults } from "./report.ts";
 import { RunningServer } from "./server.ts";
 
@@ -22,7 +28,14 @@ const benchmarks: Record<string, Benchmark> = {
   "guest-agent": { runs: 100, measure: (server, runs) => measureGuestAgent(server.layout.guestAgent, runs) },
   "guest-call": { runs: 15, measure: measureGuestCall },
   "guest-command": { runs: 40, measure: measureGuestCommand },
+  "rest-exec": { runs: 100, measure: measureRestExec },
+  "terminal-echo": { runs: 400, measure: measureTerminalEcho },
+  "exec-streams": { runs: 5, measure: measureExecStreams },
+  "file-transfer": { runs: 3, measure: measureFileTransfer },
+  "api-throughput": { runs: 40, measure: (_server, runs) => measureApiThroughput(runs) },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
+  /** Its runs are minutes. */
+  soak: { runs: 5, measure: measureSoak },
   "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
 };
 

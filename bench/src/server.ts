@@ -1,6 +1,6 @@
 /** The server under measurement: a whole one, in a WRENN_DIR of its own, started with the real command line. */
-import { parseId } from "@wrenn/contract";
-import type { WrennClient } from "@wrenn/sdk";
+import { type CreateSandboxInput, parseId } from "@wrenn/contract";
+import { type ConnectionOptions, Sandbox } from "@wrenn/sdk";
 import { type Layout, processIdentitySchema, readJson, run } from "@wrenn/system";
 import { TestServer } from "@wrenn/tests";
 import { z } from "zod";
@@ -20,40 +20,62 @@ export interface MeasuredSandbox {
 
 export class RunningServer {
   readonly layout: Layout;
-  readonly client: WrennClient;
+  /** What the SDK needs to know of the server. */
+  readonly api: ConnectionOptions;
   readonly #server: TestServer;
   readonly #apiKey: string;
 
-  private constructor(server: TestServer, client: WrennClient, apiKey: string) {
+  private constructor(server: TestServer, apiKey: string) {
     this.layout = server.layout;
-    this.client = client;
     this.#server = server;
+    this.api = { apiUrl: server.url, apiKey };
     this.#apiKey = apiKey;
   }
 
   static async start(): Promise<RunningServer> {
     const server = await TestServer.start();
-    return new RunningServer(server, await server.client(), await server.apiKey());
+    return new RunningServer(server, await server.apiKey());
+  }
+
+  get keyHeaders(): Readonly<Record<string, string>> {
+    return { "x-api-key": this.#apiKey };
+  }
+
+  url(path: string): string {
+    return `${this.#server.url}${path}`;
+  }
+
+  /** The same address for a WebSocket. */
+  streamUrl(path: string): string {
+    return this.url(path).replace(/^http/, "ws");
+  }
+
+  /** A JSON request of the public API. */
+  async request(method: string, path: string, body?: unknown): Promise<Response> {
+    const response = await fetch(this.url(path), {
+      method,
+      headers: { ...this.keyHeaders, ...(body === undefined ? {} : { "content-type": "application/json" }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok)
+      throw new Error(`${method} ${path} was answered with ${response.status}: ${await response.text()}`);
+    return response;
   }
 
   /** The data plane's address of a sandbox's guest agent. */
   endpoint(sandboxId: string): GuestEndpoint {
-    return { url: this.#server.url, headers: { "wrenn-sandbox-id": sandboxId, "x-api-key": this.#apiKey } };
+    return { url: this.#server.url, headers: { "wrenn-sandbox-id": sandboxId, ...this.keyHeaders } };
   }
 
-  async createSandbox(): Promise<MeasuredSandbox> {
-    const response = await fetch(`${this.#server.url}/v1/sandboxes`, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-api-key": this.#apiKey },
-      body: "{}",
-    });
+  async createSandbox(ask: CreateSandboxInput = {}): Promise<MeasuredSandbox> {
+    const response = await this.request("POST", "/v1/sandboxes", ask);
     const { id, access_token } = createdSchema.parse(await response.json());
     const url = `http://${await this.#slotAddress(id)}:49983`;
     return { id, proxied: this.endpoint(id), direct: { url, headers: { "x-access-token": access_token } } };
   }
 
   async destroySandbox(id: string): Promise<void> {
-    await this.client.sandboxes.destroy(id);
+    await Sandbox.destroy(id, this.api);
   }
 
   async parts(): Promise<{ hostAgent: number; controlPlane: number }> {

@@ -12,7 +12,7 @@ describe("while a sandbox runs", () => {
   let sandbox: Sandbox;
 
   beforeAll(async () => {
-    sandbox = await (await server().client()).sandboxes.create();
+    sandbox = await server().createSandbox();
   });
   afterAll(async () => {
     await sandbox.destroy();
@@ -22,11 +22,13 @@ describe("while a sandbox runs", () => {
   async function count(): Promise<{ seen: () => string; wait: () => Promise<number>; reconnects: () => number }> {
     let seen = "";
     let reconnects = 0;
-    const command = await sandbox.commands.start("/bin/sh", {
-      args: ["-c", "for n in 1 2 3 4 5; do echo $n; sleep 1; done; exit 5"],
-      onStdout: (bytes) => void (seen += Buffer.from(bytes).toString()),
-      onReconnect: () => void (reconnects += 1),
-    });
+    const command = await sandbox.commands.start(
+      ["/bin/sh", "-c", "for n in 1 2 3 4 5; do echo $n; sleep 1; done; exit 5"],
+      {
+        onStdout: (bytes) => void (seen += Buffer.from(bytes).toString()),
+        onReconnect: () => void (reconnects += 1),
+      },
+    );
     return { seen: () => seen, wait: async () => (await command.wait()).exitCode, reconnects: () => reconnects };
   }
 
@@ -56,10 +58,8 @@ describe("while a sandbox runs", () => {
 
   it("a client that goes away in the middle leaves the command running and the sandbox well", async () => {
     const stop = new AbortController();
-    const command = await sandbox.commands.start("/bin/sh", {
-      args: ["-c", "yes & sleep 2; kill $!; echo done > /tmp/finished"],
-      signal: stop.signal,
-    });
+    const script = "yes & sleep 2; kill $!; echo done > /tmp/finished";
+    const command = await sandbox.commands.start(["/bin/sh", "-c", script], { signal: stop.signal });
     stop.abort();
     await expect(command.wait()).rejects.toThrow("abort");
     await delay(3_000);

@@ -25,9 +25,8 @@ beforeAll(async () => {
   const address = hostListener.address();
   if (address === null || typeof address === "string") throw new Error("a TCP server has a port");
   hostPort = address.port;
-  const { sandboxes } = await server().client();
-  first = await sandboxes.create();
-  second = await sandboxes.create();
+  first = await server().createSandbox();
+  second = await server().createSandbox();
   await shell(second, `nohup python3 -m http.server ${neighbourPort} >/dev/null 2>&1 &`);
 });
 
@@ -48,14 +47,9 @@ async function reachable(sandbox: Sandbox, targets: readonly string[]): Promise<
     "    except OSError: return None",
     "print('\\n'.join(filter(None, c.ThreadPoolExecutor(32).map(attempt, sys.argv[1:]))))",
   ].join("\n");
-  const output: string[] = [];
-  const command = await sandbox.commands.start("python3", {
-    args: ["-c", script, ...targets],
-    stdin: false,
-    onStdout: (bytes) => void output.push(Buffer.from(bytes).toString()),
-  });
-  expect((await command.wait()).exitCode).toBe(0);
-  return output.join("").split("\n").filter(Boolean);
+  const { exitCode, stdout } = await sandbox.commands.run(["python3", "-c", script, ...targets]);
+  expect(exitCode).toBe(0);
+  return stdout.split("\n").filter(Boolean);
 }
 
 /** Every IPv4 address of the host, and of this server's slots as seen inside their namespaces. */

@@ -12,11 +12,7 @@ const server = useServer();
 /** Starts a run and waits until its command has said that it is there. */
 async function begin(script: string): Promise<CliProcess> {
   const cli = server().spawnCli(["run", "--", "sh", "-c", `echo ready; ${script}`]);
-  const ready = await pollUntil(async () => (cli.stdout.includes("ready") ? true : null), {
-    timeoutMs: 60_000,
-    intervalMs: 50,
-  });
-  if (ready === null) throw new Error("the command did not begin");
+  await cli.untilWritten("ready");
   return cli;
 }
 

@@ -104,7 +104,7 @@ describe("up", () => {
   it("after kill -9 of the supervisor adopts what it left, sandboxes included", async () => {
     const server = await prepare();
     await server.cli(["up", "--detach"]);
-    const sandbox = await (await server.client()).sandboxes.create();
+    const sandbox = await server.createSandbox();
     const before = await Promise.all(["postgres", "host-agent", "control-plane"].map((part) => server.pidOf(part)));
     process.kill(await server.pidOf("server"), "SIGKILL");
     const again = await server.cli(["up", "--detach", "--json"]);
@@ -118,7 +118,7 @@ describe("up", () => {
   it("starts also when the whole server was killed at once, and its sandboxes answer again", async () => {
     const server = await prepare();
     await server.cli(["up", "--detach"]);
-    const sandbox = await (await server.client()).sandboxes.create();
+    const sandbox = await server.createSandbox();
     for (const part of ["server", "control-plane", "host-agent", "postgres"]) {
       process.kill(await server.pidOf(part), "SIGKILL");
     }
@@ -142,7 +142,7 @@ describe("down", () => {
   it("refuses while sandboxes run, unless told what to do with them", async () => {
     const server = await prepare();
     await server.cli(["up", "--detach"]);
-    const sandbox = await (await server.client()).sandboxes.create();
+    const sandbox = await server.createSandbox();
     const refused = await server.cli(["down"]);
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toContain(sandbox.id);

@@ -1,4 +1,5 @@
 /** Cold create until the first command's output, against a bare QEMU boot until the same. Interleaved, because machines drift. */
+import { Sandbox } from "@wrenn/sdk";
 import type { Layout } from "@wrenn/system";
 import { openBareNetwork, startBareVm } from "../bare-vm.ts";
 import { awaitGuest, firstOutput } from "../guest-client.ts";
@@ -47,7 +48,7 @@ async function bareBoot(layout: Layout, tscKhz: number): Promise<number> {
 
 async function wrennCreate(server: RunningServer): Promise<number> {
   const start = performance.now();
-  const sandbox = await server.client.sandboxes.create({ memoryMib });
+  const sandbox = await Sandbox.create({ ...server.api, memoryMib });
   try {
     await firstOutput(server.endpoint(sandbox.id));
     return performance.now() - start;

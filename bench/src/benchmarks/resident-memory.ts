@@ -1,4 +1,5 @@
 /** What host agent and control plane together keep resident while ten sandboxes run. */
+import { Sandbox } from "@wrenn/sdk";
 import { type Measurement, progressLine } from "../report.ts";
 import type { RunningServer } from "../server.ts";
 import { firstOutput } from "../guest-client.ts";
@@ -10,7 +11,7 @@ export async function measureResidentMemory(server: RunningServer): Promise<Meas
   const sandboxes = [];
   try {
     for (let index = 0; index < sandboxCount; index += 1) {
-      const sandbox = await server.client.sandboxes.create({ memoryMib: 256 });
+      const sandbox = await Sandbox.create({ ...server.api, memoryMib: 256 });
       sandboxes.push(sandbox);
       await firstOutput(server.endpoint(sandbox.id));
       console.error(progressLine("resident memory: sandboxes created", index + 1, sandboxCount, []));

@@ -1,5 +1,6 @@
-/** What makes `wrenn run` need no preparation: whatever is missing is installed, built and started first. */
+/** What makes `wrenn run` and `wrenn create` need no preparation: whatever is missing is installed, built and started first. */
 import { deadlines, WrennError } from "@wrenn/contract";
+import { checkHealth } from "@wrenn/sdk";
 import { type Layout, pollUntil } from "@wrenn/system";
 import { type Connection, connectToServer, findReadyServer, startServer, usesRemoteServer } from "./local-server.ts";
 import { repositoryRoot } from "./server/installation.ts";
@@ -16,12 +17,12 @@ export async function ensureServer(layout: Layout, progress: Progress, signal?: 
 }
 
 /** The server may just be restarting its control plane. */
-async function waitUntilReachable({ client }: Connection, signal: AbortSignal | undefined): Promise<void> {
+async function waitUntilReachable({ api }: Connection, signal: AbortSignal | undefined): Promise<void> {
   const options = signal === undefined ? {} : { signal };
   const health = await pollUntil(
     async () => {
       try {
-        return await client.health(options);
+        return await checkHealth({ ...api, ...options });
       } catch {
         signal?.throwIfAborted();
         return null;

@@ -1,7 +1,7 @@
 /** Reaching a server: the one the environment names, else the one of this machine, set up and started if need be. */
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, isErrorCode, WrennError } from "@wrenn/contract";
-import { WrennClient } from "@wrenn/sdk";
+import type { ConnectionOptions } from "@wrenn/sdk";
 import { identifyProcess, isAlive, type Layout, type ProcessIdentity, startDaemon } from "@wrenn/system";
 import { prepareDirectories } from "./server/directories.ts";
 import { cliEntry } from "./server/installation.ts";
@@ -9,7 +9,8 @@ import { rotateLog, tailLog } from "./server/log-files.ts";
 import { readCredentials, readLiveServer, readServerRecord, type ServerRecord } from "./server/server-record.ts";
 
 export interface Connection {
-  readonly client: WrennClient;
+  /** What the SDK takes. */
+  readonly api: Pick<ConnectionOptions, "apiUrl" | "apiKey">;
   readonly url: string;
   /** Whether the server is this machine's own, which can see the processes here. */
   readonly isLocal: boolean;
@@ -27,14 +28,14 @@ const logTailLines = 20;
 export async function connectToServer(layout: Layout, env: NodeJS.ProcessEnv = process.env): Promise<Connection> {
   const [url, apiKey] = [env["WRENN_API_URL"], env["WRENN_API_KEY"]];
   if (url !== undefined && apiKey !== undefined) {
-    return { client: new WrennClient({ url, apiKey }), url, isLocal: false };
+    return { api: { apiUrl: url, apiKey }, url, isLocal: false };
   }
   const credentials = await readCredentials(layout);
   if (credentials === null) {
     throw new WrennError("server_unreachable", { message: `No Wrenn server has been started in ${layout.root}.` });
   }
-  const client = new WrennClient({ url: credentials.url, apiKey: apiKey ?? credentials.api_key });
-  return { client, url: credentials.url, isLocal: true };
+  const api = { apiUrl: credentials.url, apiKey: apiKey ?? credentials.api_key };
+  return { api, url: credentials.url, isLocal: true };
 }
 
 /** Whether a server is named by the environment, so that none is started here. */

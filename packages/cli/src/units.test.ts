@@ -1,24 +1,42 @@
 import { describe, expect, it } from "vitest";
-import { collectVariable, formatSpan, parseCount, parseDuration, parseMebibytes } from "./units.ts";
+import {
+  collectPair,
+  collectVariable,
+  formatBytes,
+  formatSpan,
+  parseCount,
+  parseDuration,
+  parseMebibytes,
+  parseSignal,
+  parseTimeout,
+} from "./units.ts";
 
 describe("durations", () => {
   it.each([
     ["30s", 30_000],
     ["5m", 300_000],
     ["1.5h", 5_400_000],
+    ["1d", 86_400_000],
     ["500ms", 500],
     ["2", 2_000],
   ])("%s is %d ms", (text, milliseconds) => {
     expect(parseDuration(text)).toBe(milliseconds);
   });
 
-  it.each(["", "s", "-1s", "0", "5 m", "1d", "soon"])("refuses %j", (text) => {
+  it.each(["", "s", "-1s", "0", "5 m", "1w", "soon"])("refuses %j", (text) => {
     expect(() => parseDuration(text)).toThrow("Give a duration");
   });
 
   it("have an upper bound, below what a timer can wait for", () => {
     expect(parseDuration("576h")).toBeLessThan(2 ** 31 - 1);
     expect(() => parseDuration("577h")).toThrow("at most 576h (24 days)");
+  });
+
+  it("that the server measures are whole seconds, or never", () => {
+    expect(parseTimeout("30d")).toBe(2_592_000);
+    expect(parseTimeout("1.2s")).toBe(2);
+    expect(parseTimeout("never")).toBeNull();
+    expect(() => parseTimeout("ever")).toThrow("Give a duration");
   });
 
   it("are shown in their two largest units", () => {
@@ -44,6 +62,16 @@ describe("sizes", () => {
     expect(() => parseMebibytes(text)).toThrow("Give a size");
   });
 
+  it.each([
+    [0, "0 B"],
+    [1_023, "1023 B"],
+    [1_024, "1.0 KiB"],
+    [1_610_612_736, "1.5 GiB"],
+    [2 ** 51, "2048.0 TiB"],
+  ])("%d bytes are shown as %s", (bytes, text) => {
+    expect(formatBytes(bytes)).toBe(text);
+  });
+
   it("counts are whole", () => {
     expect(parseCount("4")).toBe(4);
     expect(() => parseCount("1.5")).toThrow("whole number");
@@ -64,5 +92,25 @@ describe("-e", () => {
 
   it("refuses an empty name", () => {
     expect(() => collectVariable("=x")).toThrow("NAME=value");
+  });
+});
+
+describe("--metadata", () => {
+  it("collects, and keeps everything behind the first equals sign", () => {
+    expect(collectPair("b=x=y", { a: "" })).toEqual({ a: "", b: "x=y" });
+  });
+
+  it.each(["", "a", "=a"])("refuses %j", (text) => {
+    expect(() => collectPair(text)).toThrow("Give key=value");
+  });
+});
+
+describe("signals", () => {
+  it.each(["SIGTERM", "TERM", "term", "15"])("%s is SIGTERM", (text) => {
+    expect(parseSignal(text)).toBe("SIGTERM");
+  });
+
+  it.each(["", "SIG", "SEGV", "0", "15x"])("refuses %j", (text) => {
+    expect(() => parseSignal(text)).toThrow("Give one of SIGHUP");
   });
 });

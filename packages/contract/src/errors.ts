@@ -1,5 +1,7 @@
 /** Every error a caller can meet, by stable code. Codes and statuses are a compatibility promise (docs/errors.md). */
 
+import { z } from "zod";
+
 interface ErrorDefinition {
   /** HTTP status the public API answers with. */
   readonly status: number;
@@ -43,6 +45,12 @@ export const errorRegistry = {
     message: "The API key is missing, unknown or revoked.",
     suggestion: "Send a key in the X-API-Key header.",
   },
+  forbidden: {
+    status: 403,
+    retryable: false,
+    message: "The API key may not do that.",
+    suggestion: "Use a key of the team that may.",
+  },
   route_not_found: {
     status: 404,
     retryable: false,
@@ -72,6 +80,30 @@ export const errorRegistry = {
     retryable: false,
     message: "The request's headers are larger than this server takes.",
     suggestion: "Send fewer or shorter headers; 32 KiB are allowed in all.",
+  },
+  origin_not_allowed: {
+    status: 403,
+    retryable: false,
+    message: "A page of this origin may not use this server.",
+    suggestion: "Name the origin in WRENN_ALLOWED_ORIGINS.",
+  },
+  upgrade_required: {
+    status: 426,
+    retryable: false,
+    message: "This address speaks WebSocket only.",
+    suggestion: "Connect to it with a WebSocket client.",
+  },
+  message_too_large: {
+    status: 413,
+    retryable: false,
+    message: "A message on the WebSocket is larger than this server takes.",
+    suggestion: "Send input in pieces of at most 1 MiB.",
+  },
+  invalid_message: {
+    status: 400,
+    retryable: false,
+    message: "The server does not understand a message on the WebSocket.",
+    suggestion: "See the API's documentation for the messages there are.",
   },
   request_timeout: {
     status: 408,
@@ -103,6 +135,24 @@ export const errorRegistry = {
     retryable: true,
     message: "Another operation on this sandbox is under way.",
     suggestion: "Try again when it is done.",
+  },
+  idempotency_conflict: {
+    status: 409,
+    retryable: false,
+    message: "The Idempotency-Key was used before, for a request that asked for something else.",
+    suggestion: "Use a new key for a new request.",
+  },
+  idle_timeout: {
+    status: 409,
+    retryable: false,
+    message: "The sandbox was destroyed because nobody had used it for its whole timeout.",
+    suggestion: "Create another with a longer timeout_seconds or none, or ping it for as long as it must stay.",
+  },
+  console_gone: {
+    status: 410,
+    retryable: false,
+    message: "The sandbox's console is no longer kept.",
+    suggestion: "Read it while the sandbox is there: it goes with the sandbox.",
   },
   port_closed: {
     status: 502,
@@ -172,11 +222,72 @@ export const errorRegistry = {
     message: "The sandbox has no such process, or it has ended.",
     suggestion: "List the sandbox's processes to see which there are.",
   },
+  process_tag_taken: {
+    status: 409,
+    retryable: false,
+    message: "A process of the sandbox has that tag already.",
+    suggestion: "Attach to that process, end it first, or use another tag.",
+  },
+  // Files in a sandbox
+  file_not_found: {
+    status: 404,
+    retryable: false,
+    message: "The sandbox has no such file or directory.",
+    suggestion: "Check the path; a relative one starts at the user's home directory.",
+  },
+  file_exists: {
+    status: 409,
+    retryable: false,
+    message: "There is something at that path already.",
+    suggestion: "Use what is there, or remove it first.",
+  },
+  file_access_denied: {
+    status: 403,
+    retryable: false,
+    message: "The user may not do that to this path.",
+    suggestion: "Name another user, such as root, or another path.",
+  },
+  wrong_file_type: {
+    status: 400,
+    retryable: false,
+    message: "What is at that path is of another type than this needs.",
+    suggestion: "Use the list for directories and the file itself for files.",
+  },
+  guest_out_of_disk: {
+    status: 507,
+    retryable: false,
+    message: "The sandbox's disk is full.",
+    suggestion: "Remove files in the sandbox, or create one with a larger disk.",
+  },
+  invalid_archive: {
+    status: 400,
+    retryable: false,
+    message: "That is not a whole tar archive, or it has entries that lead outside the directory.",
+    suggestion: "Send an uncompressed tar archive with relative paths.",
+  },
+  range_not_satisfiable: {
+    status: 416,
+    retryable: false,
+    message: "The file has no bytes in that range.",
+    suggestion: "Ask for a range within the file's size.",
+  },
+  watch_overflow: {
+    status: 503,
+    retryable: true,
+    message: "More changed than could be told in time, so changes were lost.",
+    suggestion: "Look at the directory itself, then watch it again.",
+  },
   guest_refused: {
     status: 400,
     retryable: false,
     message: "The guest agent refused the request.",
     suggestion: "Correct what the message names and send it again.",
+  },
+  guest_timeout: {
+    status: 504,
+    retryable: true,
+    message: "The sandbox did not answer in time.",
+    suggestion: "It may be busy: try again, or look at its metrics.",
   },
   connection_lost: {
     status: 503,
@@ -258,6 +369,12 @@ export const errorRegistry = {
     message: "This server is shutting down.",
     suggestion: "Try again in a moment.",
   },
+  response_timeout: {
+    status: 504,
+    retryable: true,
+    message: "The server did not answer in time.",
+    suggestion: "Look at whether it did what was asked, and try again or allow it more time.",
+  },
   internal: {
     status: 500,
     retryable: false,
@@ -313,6 +430,12 @@ export const errorRegistry = {
     message: "The Wrenn server does not answer.",
     suggestion: "Start it with `wrenn up`.",
   },
+  local_file_failed: {
+    status: 500,
+    retryable: false,
+    message: "A file of this machine could not be read or written.",
+    suggestion: "The message has the system's own words.",
+  },
   subprocess_failed: {
     status: 500,
     retryable: false,
@@ -328,14 +451,24 @@ export function isErrorCode(code: string): code is ErrorCode {
 }
 
 /** What the public API answers on any failure. */
-export interface ErrorBody {
-  error: { code: string; message: string; details?: Record<string, unknown>; suggestion?: string; request_id?: string };
-}
+export const errorBodySchema = z
+  .object({
+    error: z.object({
+      code: z.string().describe("Stable; docs/errors.md has them all."),
+      message: z.string().describe("One sentence on what happened."),
+      details: z.record(z.string(), z.unknown()).optional().describe("What a program may want to know more of it."),
+      suggestion: z.string().optional().describe("What to do."),
+      request_id: z.string().optional().describe("Also in the header X-Request-Id; the server's log has it."),
+    }),
+  })
+  .meta({ id: "Error", description: "What is answered on any failure." });
+export type ErrorBody = z.infer<typeof errorBodySchema>;
 
 export interface WrennErrorOptions {
-  message?: string;
-  suggestion?: string;
-  details?: Record<string, unknown>;
+  message?: string | undefined;
+  suggestion?: string | undefined;
+  details?: Record<string, unknown> | undefined;
+  requestId?: string | undefined;
   cause?: unknown;
 }
 
@@ -344,6 +477,8 @@ export class WrennError extends Error {
   readonly code: ErrorCode;
   readonly suggestion: string;
   readonly details: Record<string, unknown> | undefined;
+  /** Under which the server that answered with this has logged it. */
+  readonly requestId: string | undefined;
 
   constructor(code: ErrorCode, options: WrennErrorOptions = {}) {
     super(options.message ?? errorRegistry[code].message, options.cause === undefined ? {} : { cause: options.cause });
@@ -351,6 +486,7 @@ export class WrennError extends Error {
     this.code = code;
     this.suggestion = options.suggestion ?? errorRegistry[code].suggestion;
     this.details = options.details;
+    this.requestId = options.requestId;
   }
 
   get status(): number {
@@ -361,7 +497,7 @@ export class WrennError extends Error {
     return errorRegistry[this.code].retryable;
   }
 
-  toBody(requestId?: string): ErrorBody {
+  toBody(requestId = this.requestId): ErrorBody {
     return {
       error: {
         code: this.code,

@@ -9,3 +9,9 @@ export const guestNetwork = {
 
 /** Request headers that name a sandbox and a port on the control plane's data plane. */
 export const dataPlaneHeaders = { sandboxId: "wrenn-sandbox-id", port: "wrenn-sandbox-port" } as const;
+
+/** Request headers that the guest agent takes from its callers. */
+export const guestAgentHeaders = {
+  /** `true` on `Connect`: the latest output of the process, up to 64 KiB, before what it prints from now on. */
+  replayOutput: "wrenn-replay-output",
+} as const;

@@ -15,6 +15,12 @@ export const environmentLimits = {
   maxEntries: 1_000,
 } as const;
 
+/** How long a sandbox may be idle, in seconds: up to 30 days. Without one it is never idle for too long. */
+export const sandboxTimeoutSeconds = { min: 1, max: 2_592_000 } as const;
+
+/** Characters of an Idempotency-Key. */
+export const idempotencyKeyLength = { min: 1, max: 255 } as const;
+
 export const metadataLimits = { maxEntries: 64, maxKeyLength: 128, maxValueLength: 1_024 } as const;
 
 /** TCP port of the guest agent, as the E2B SDKs expect it. */
@@ -34,6 +40,45 @@ export const pageLimits = { min: 1, max: 200, default: 100 } as const;
 
 /** What the control plane takes from one connection or request before it refuses. */
 export const httpLimits = { headerBytes: 32_768, bodyBytes: 1_048_576, connections: 10_000 } as const;
+
+export const execLimits = {
+  /** How long a command may run whose output is collected. What takes longer is for `exec/stream` or `processes`. */
+  timeoutSeconds: { max: 3_600, default: 60 },
+  /** Bytes kept of each of standard output and standard error; what comes after them is counted and dropped. */
+  outputBytes: { min: 0, max: 16_777_216, default: 1_048_576 },
+  /** The kernel takes no longer argument or variable (MAX_ARG_STRLEN). */
+  argumentBytes: 131_072,
+  arguments: 4_096,
+} as const;
+
+export const processLimits = {
+  /** Seconds that a started process may live; 0 in no timeout at all. */
+  timeoutSeconds: { max: 2_592_000 },
+  tagLength: 128,
+} as const;
+
+/** Columns and rows of a terminal, as struct winsize has room for. */
+export const terminalLimits = { min: 1, max: 65_535, defaultCols: 80, defaultRows: 24 } as const;
+
+export const fileLimits = {
+  /** PATH_MAX, without the closing NUL. */
+  pathBytes: 4_095,
+  listDepth: { min: 1, max: 64, default: 1 },
+} as const;
+
+/** Bytes of a sandbox's console that one call answers; the next goes on from there. */
+export const consoleLimits = { answerBytes: 262_144 } as const;
+
+/** WebSockets of the public API. */
+export const streamLimits = {
+  /** One message in either direction; what is longer is sent in pieces. */
+  messageBytes: 1_048_576,
+  /**
+   * What the server may have sent and the client not yet taken before the server stops reading from the guest. It is taken as a
+   * whole before more is read, and where others follow the same process it must be within half a minute: at 9 KB/s.
+   */
+  unsentBytes: 262_144,
+} as const;
 
 /** Milliseconds. A deadline that passes is an error of its own, never a silent wait. */
 export const deadlines = {
@@ -59,12 +104,24 @@ export const deadlines = {
   /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
   networkCommand: 10_000,
   tunnelDial: 5_000,
+  /** The database's part of `/metrics`, which is answered without it when this has passed. */
+  metricsQuery: 2_000,
+  /** One look of a guest at its own use of memory and processors. */
+  guestMetrics: 10_000,
   /** A whole tunnel as the control plane sees it: the host agent's own dial of `tunnelDial`, and its answer. */
   tunnelOpen: 10_000,
   /** How long a guest may stay silent once its client has ended its direction: that client may be gone. */
   tunnelHalfClosed: 300_000,
   /** No byte in either direction of a data-plane request for so long ends it. */
   dataPlaneIdle: 3_600_000,
+  /** How long a guest may take to answer a call about files, or be silent in the middle of one. Large trees take a while. */
+  guestFiles: 120_000,
+  /** How long a client may send nothing of a file that it uploads. */
+  uploadIdle: 300_000,
+  /** How long the rest of a body is still read once its request was refused: a client that is busy sending may not see why otherwise. */
+  refusedBody: 10_000,
+  /** How long a guest may be silent about a watched directory; it is told to say every `watchKeepAlive` that it is there. */
+  watchSilence: 60_000,
   /** The head of a request, and the body of a request to the API itself. */
   requestHead: 15_000,
   requestBody: 30_000,
@@ -80,6 +137,21 @@ export const deadlines = {
   serverDrain: 10_000,
   /** How long a client tries to join its command again: a host agent's restart with adoption takes a few seconds. */
   commandReconnect: 30_000,
+  /** How long a WebSocket may stay open before it has said who it is and what it wants. */
+  streamOpening: 10_000,
+  /** Silence after which a WebSocket is asked whether it is still there, and how long its answer may take. */
+  streamPing: 30_000,
+  streamPong: 20_000,
+  /** How long WebSockets may take to say goodbye when the server stops. */
+  streamGoodbye: 2_000,
+  /** One call of a guest agent that waits for nothing but the agent itself; a busy emulated guest takes seconds. */
+  guestCall: 30_000,
+  /** How long the reason is looked for why a connection into a sandbox broke: a dead VM is seen within a second or two. */
+  sandboxLoss: 10_000,
+  /** What a terminal's processes may take to end after a hangup before they are killed. */
+  terminalHangup: 5_000,
+  /** How long a create with an Idempotency-Key is remembered. */
+  idempotencyKey: 86_400_000,
   /** What a command may still take to end after an interrupt before its sandbox is destroyed. */
   commandInterrupt: 5_000,
 } as const;
@@ -87,17 +159,33 @@ export const deadlines = {
 /** Milliseconds between rounds of background work, and how long something may be believed without looking again. */
 export const intervals = {
   reconcile: 5_000,
+  /** How long what a host agent has said of its machine is believed when a sandbox is placed. */
+  hostFacts: 1_000,
   /** A host not heard of for so long is `unreachable` and its sandboxes are `missing`. */
   hostSilence: 90_000,
   /** A revoked key stops working within this time on every replica. */
   apiKeyCache: 5_000,
   apiKeyLastUsed: 60_000,
-  /** How long keys and places that are known already are still believed while the database does not answer. */
+  /** Rounds of writing down which sandboxes were used, and of looking for those that were idle for too long. */
+  sandboxActivity: 1_000,
+  sandboxTimeouts: 2_000,
+  /** After a server has started or found its database again, no sandbox times out before its timeout, or this, has passed. */
+  sandboxTimeoutsResume: 300_000,
+  /** Rounds of forgetting the Idempotency-Keys that are old enough. */
+  idempotencyKeys: 600_000,
+  /**
+   * How long keys and places that are known already are still believed while the database does not answer. A server that
+   * has been silent for longer lets nobody into a sandbox any more, so no other has to wait for what it knows.
+   */
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,
+  /** What `/metrics` says of the database's rows is at most this old. */
+  metricsCache: 3_000,
   /** Connections into a sandbox that nothing used for so long are closed. */
   tunnelIdle: 60_000,
+  /** A watch on which nothing happens says so this often, so that nobody on the way takes it for dead. */
+  watchKeepAlive: 20_000,
   /** A network slot that could not be made or removed is tried again after this. */
   slotRetry: 15_000,
   /** The host's rules for slots are put back within this time after another program flushed them. */

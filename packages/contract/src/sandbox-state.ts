@@ -30,6 +30,14 @@ export const occupyingStatuses = [
   "stopping",
 ] as const satisfies readonly SandboxStatus[];
 
+/** Statuses of sandboxes whose metadata and timeout may still change. */
+export const updatableStatuses = [
+  "pending",
+  "starting",
+  "running",
+  "missing",
+] as const satisfies readonly SandboxStatus[];
+
 export function isTransitional(status: SandboxStatus): boolean {
   return (transitionalStatuses as readonly SandboxStatus[]).includes(status);
 }

@@ -10,6 +10,7 @@ test("what is not given has its default", () => {
     listen: { host: "127.0.0.1", port: 7070 },
     localCredentials: undefined,
     logLevel: "info",
+    allowedOrigins: [],
   });
   expect(config.layout.hostAgentSocket).toBe("/var/lib/wrenn/run/host-agent.sock");
 });
@@ -22,10 +23,21 @@ test.each([
   expect(readConfig({ DATABASE_URL, WRENN_LISTEN }).listen).toEqual(listen);
 });
 
+test("origins are separated by commas", () => {
+  const WRENN_ALLOWED_ORIGINS = "https://app.example.com, http://localhost:5173,";
+  expect(readConfig({ DATABASE_URL, WRENN_ALLOWED_ORIGINS }).allowedOrigins).toEqual([
+    "https://app.example.com",
+    "http://localhost:5173",
+  ]);
+});
+
 test.each([
   ["WRENN_LISTEN", { DATABASE_URL, WRENN_LISTEN: "7070" }],
   ["WRENN_LISTEN", { DATABASE_URL, WRENN_LISTEN: "127.0.0.1:70700" }],
   ["WRENN_LOG_LEVEL", { DATABASE_URL, WRENN_LOG_LEVEL: "loud" }],
+  ["WRENN_ALLOWED_ORIGINS", { DATABASE_URL, WRENN_ALLOWED_ORIGINS: "https://app.example.com/" }],
+  ["WRENN_ALLOWED_ORIGINS", { DATABASE_URL, WRENN_ALLOWED_ORIGINS: "app.example.com" }],
+  ["WRENN_ALLOWED_ORIGINS", { DATABASE_URL, WRENN_ALLOWED_ORIGINS: "*" }],
   ["DATABASE_URL", {}],
   ["DATABASE_URL", { DATABASE_URL: "mysql://user:hunter2@localhost" }],
 ])("a wrong %s is named, without its value", (name, env) => {

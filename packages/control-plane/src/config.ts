@@ -1,10 +1,8 @@
 /** What the environment says. */
 import { WrennError } from "@wrenn/contract";
-import { layoutFromEnvironment } from "@wrenn/system";
-import type { Layout } from "@wrenn/system";
+import { layoutFromEnvironment, logLevels } from "@wrenn/system";
+import type { Layout, LogLevel } from "@wrenn/system";
 import { z } from "zod";
-import { logLevels } from "./log.ts";
-import type { LogLevel } from "./log.ts";
 
 export interface ListenAddress {
   readonly host: string;
@@ -18,6 +16,8 @@ export interface Config {
   /** Where the key of a one-machine server is kept; undefined when this is none. */
   readonly localCredentials: string | undefined;
   readonly logLevel: LogLevel;
+  /** Origins of web pages that may use the API, beside the server's own. */
+  readonly allowedOrigins: readonly string[];
 }
 
 const listenPattern = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/;
@@ -27,6 +27,7 @@ const environmentSchema = z.object({
   WRENN_LISTEN: z.string().default("127.0.0.1:7070").transform(parseListen),
   WRENN_LOCAL_CREDENTIALS: z.string().min(1).optional(),
   WRENN_LOG_LEVEL: z.enum(logLevels).default("info"),
+  WRENN_ALLOWED_ORIGINS: z.string().default("").transform(parseOrigins),
 });
 
 /** @throws WrennError `invalid_request`, naming every variable that is wrong; never its value, which may be a secret. */
@@ -46,6 +47,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     listen: data.WRENN_LISTEN,
     localCredentials: data.WRENN_LOCAL_CREDENTIALS,
     logLevel: data.WRENN_LOG_LEVEL,
+    allowedOrigins: data.WRENN_ALLOWED_ORIGINS,
   };
 }
 
@@ -57,4 +59,18 @@ function parseListen(text: string, context: z.RefinementCtx): ListenAddress {
     return z.NEVER;
   }
   return { host, port: Number(port) };
+}
+
+function parseOrigins(text: string, context: z.RefinementCtx): string[] {
+  const origins = text
+    .split(",")
+    .map((origin) => origin.trim())
+    .filter((origin) => origin !== "");
+  // As browsers send it: scheme, host and port, nothing behind.
+  if (origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin)) return origins;
+  context.addIssue({
+    code: "custom",
+    message: "expected origins such as https://app.example.com, separated by commas",
+  });
+  return z.NEVER;
 }

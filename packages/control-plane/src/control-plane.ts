@@ -1,31 +1,63 @@
 /** Puts the parts together: start, stop, and what each part tells the others. */
-import { deadlines, WrennError } from "@wrenn/contract";
+import { deadlines, parseId, platformTeamId, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
 import type { Config, ListenAddress } from "./config.ts";
 import { HostClients } from "./hosts/host-client.ts";
+import { TunnelPools } from "./hosts/tunnel-pools.ts";
 import { leastLoaded } from "./hosts/scheduler.ts";
 import { buildApi } from "./http/app.ts";
+import { Streams } from "./http/streams/streams.ts";
+import type { StreamTiming } from "./http/streams/streams.ts";
+import { countApiRequests } from "./metrics/api-requests.ts";
+import { countRefusedConnections } from "./metrics/connections.ts";
+import { timeCreations } from "./metrics/creations.ts";
+import { countDataPlane } from "./metrics/data-plane.ts";
+import { watchDatabase } from "./metrics/database.ts";
+import { watchHosts } from "./metrics/hosts.ts";
+import { createRegistry } from "./metrics/registry.ts";
+import { countStreams } from "./metrics/streams.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
+import { Activity } from "./services/activity.ts";
 import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
+import { Commands } from "./services/commands.ts";
+import { Creations } from "./services/creations.ts";
+import { Guests } from "./services/guests.ts";
 import { HealthCheck } from "./services/health.ts";
+import { IdempotencyKeys } from "./services/idempotency-keys.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
+import { Observation } from "./services/observation.ts";
+import { SandboxLosses } from "./services/sandbox-losses.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
 import { openDatabase } from "./store/database.ts";
 import { ensureHost } from "./store/hosts.ts";
+import { forgetKeyUses } from "./store/idempotency-keys.ts";
 import { migrate, readMigrations } from "./store/migrate.ts";
+import { destroyIdleSandboxes } from "./tasks/destroy-idle-sandboxes.ts";
 import { PeriodicTask } from "./tasks/periodic-task.ts";
 import { Reconciler } from "./tasks/reconcile-hosts.ts";
 
-/** Shorter in tests, which cannot wait for what takes minutes by design. */
-export interface Timing {
+/** Tighter in tests, which cannot wait for what takes minutes by design, nor fill what is large. */
+export interface ServerBounds {
   readonly reconcileMs: number;
   readonly hostSilenceMs: number;
   readonly drainMs: number;
+  readonly sandboxActivityMs: number;
+  readonly sandboxTimeoutsMs: number;
+  readonly idempotencyKeysMs: number;
+  /** A replica that says nothing for so long is gone. */
+  readonly replicaSilenceMs: number;
+  /** How long the head of a request may take, and the body of one to the API. */
+  readonly requestHeadMs: number;
+  readonly requestBodyMs: number;
+  readonly maxConnections: number;
+  /** How long a client may send nothing of an upload. */
+  readonly uploadIdleMs: number;
+  readonly streams: StreamTiming;
 }
 
 export interface ControlPlane {
@@ -38,7 +70,7 @@ export interface ControlPlane {
  * Returns once requests are answered.
  * @throws WrennError `database_unavailable`, `database_incompatible`, `port_taken`
  */
-export async function startControlPlane(config: Config, log: Logger, timing: Timing): Promise<ControlPlane> {
+export async function startControlPlane(config: Config, log: Logger, bounds: ServerBounds): Promise<ControlPlane> {
   const migrations = await readMigrations();
   const applied = await whenDatabaseAnswers(async () => migrate(config.databaseUrl, migrations));
   if (applied.length > 0) log.info({ applied }, "brought the database to this version");
@@ -53,18 +85,36 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
     });
     undo.push(async () => database.close());
     const { store, pool } = database;
-    const clients = new HostClients();
+    const activity = new Activity(store, log);
+    // Before the first request, so that other replicas wait for what this one has to record.
+    await activity.record();
+    undo.push(async () => activity.close());
+    const metrics = createRegistry();
+    watchDatabase(metrics, database);
+    const clients = new HostClients(timeCreations(metrics));
     undo.push(async () => {
       clients.close();
     });
     const tokens = await AccessTokens.open(store);
     const apiKeys = new ApiKeys(store, log);
     const targets = new SandboxTargets(store);
+    const pools = new TunnelPools();
+    undo.push(async () => pools.close());
     const onChange = (id: SandboxId): void => {
       targets.invalidate(id);
-      dataPlane.release(id);
+      pools.release(id);
     };
-    const sandboxes = new Sandboxes({ store, clients, scheduler: leastLoaded, tokens, log, onChange });
+    const sandboxes = new Sandboxes({
+      store,
+      clients,
+      scheduler: leastLoaded,
+      tokens,
+      targets,
+      activity,
+      log,
+      onChange,
+    });
+    const creations = new Creations({ store, sandboxes, keys: await IdempotencyKeys.open(store), log });
     const reconciler = new Reconciler({
       store,
       pool,
@@ -72,27 +122,68 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       sandboxes,
       log,
       onChange,
-      intervalMs: timing.reconcileMs,
-      hostSilenceMs: timing.hostSilenceMs,
+      onLook: watchHosts(metrics),
+      intervalMs: bounds.reconcileMs,
+      hostSilenceMs: bounds.hostSilenceMs,
     });
     const reconciliation = new PeriodicTask({
       name: "reconcile hosts",
-      intervalMs: timing.reconcileMs,
+      intervalMs: bounds.reconcileMs,
       deadlineMs: deadlines.reconcileRound,
       log,
       run: async (signal) => reconciler.run(signal),
     });
+    const activityRecording = new PeriodicTask({
+      name: "record activity",
+      intervalMs: bounds.sandboxActivityMs,
+      deadlineMs: deadlines.databaseStatement,
+      log,
+      run: async () => activity.record(),
+    });
+    const idleDestruction = new PeriodicTask({
+      name: "destroy idle sandboxes",
+      intervalMs: bounds.sandboxTimeoutsMs,
+      deadlineMs: deadlines.reconcileRound,
+      log,
+      run: async (signal) =>
+        destroyIdleSandboxes({ store, sandboxes, activity, log, replicaSilenceMs: bounds.replicaSilenceMs }, signal),
+    });
+    const keyForgetting = new PeriodicTask({
+      name: "forget idempotency keys",
+      intervalMs: bounds.idempotencyKeysMs,
+      deadlineMs: deadlines.databaseStatement,
+      log,
+      run: async () => forgetKeyUses(store, deadlines.idempotencyKey),
+    });
+    const onTunnelFailure = (id: SandboxId): void => {
+      targets.expire(id);
+      reconciliation.nudge();
+    };
     const dataPlane = new DataPlane({
       apiKeys,
       tokens,
       targets,
+      pools,
+      activity,
       log,
-      onTunnelFailure: (id) => {
-        targets.expire(id);
-        reconciliation.nudge();
-      },
+      observer: countDataPlane(metrics, pools),
+      onTunnelFailure,
     });
-    undo.push(async () => dataPlane.close());
+    undo.push(async () => {
+      dataPlane.endUpgraded();
+    });
+    const guests = new Guests({ targets, tokens, pools, activity });
+    const commands = new Commands({ guests, losses: new SandboxLosses({ store, onTunnelFailure }), log });
+    undo.push(async () => commands.abandonments.close());
+    const { allowedOrigins } = config;
+    const streams = new Streams({
+      apiKeys,
+      commands,
+      allowedOrigins,
+      timing: bounds.streams,
+      observer: countStreams(metrics),
+      log,
+    });
 
     await ensureHost(store, { name: "local", address: `unix:${config.layout.hostAgentSocket}` });
 
@@ -101,22 +192,60 @@ export async function startControlPlane(config: Config, log: Logger, timing: Tim
       openDoors = resolve;
     });
     const health = new HealthCheck(store, clients);
+    const observation = new Observation({ targets, clients, guests });
+    const operators = new Set([platformTeamId]);
+    const stopping = new AbortController();
+    const services = {
+      sandboxes,
+      creations,
+      tokens,
+      apiKeys,
+      commands,
+      health,
+      observation,
+      guests,
+      metrics,
+      requestObserver: countApiRequests(metrics),
+      metricsAccess: { operators, listenHost: config.listen.host },
+      requestBodyMs: bounds.requestBodyMs,
+      uploadIdleMs: bounds.uploadIdleMs,
+      stopping: stopping.signal,
+      log,
+    };
     let listener: Listener | undefined;
-    const app = await buildApi({ sandboxes, tokens, apiKeys, health, log }, (handle) => {
-      listener = new Listener(dataPlane, handle, ready);
+    const app = await buildApi(services, (api) => {
+      listener = new Listener({
+        dataPlane,
+        streams,
+        api,
+        ready,
+        log,
+        allowedOrigins: config.allowedOrigins,
+        requestHeadMs: bounds.requestHeadMs,
+        maxConnections: bounds.maxConnections,
+        onConnectionRefused: countRefusedConnections(metrics),
+      });
       return listener.server;
     });
     if (listener === undefined) throw new WrennError("internal", { message: "The API has asked for no listener." });
     const opened = listener;
     undo.push(async () => app.close());
     const address = await opened.listen(config.listen);
-    undo.push(async () => opened.close(timing.drainMs));
+    undo.push(async () => {
+      health.phase = "stopping";
+      stopping.abort();
+      await opened.close(bounds.drainMs);
+    });
     const url = urlOf({ host: config.listen.host, port: address.port });
     if (config.localCredentials !== undefined) {
-      await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
+      const { team_id } = await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
+      operators.add(parseId("team", team_id));
     }
-    reconciliation.start();
-    undo.push(async () => reconciliation.stop());
+    for (const task of [reconciliation, activityRecording, idleDestruction, keyForgetting]) {
+      task.start();
+      undo.push(async () => task.stop());
+    }
+    health.phase = "serving";
     openDoors();
     log.info({ url }, "listening");
     return { url, apiKeys, stop };

@@ -68,10 +68,11 @@ async function call(
   { url, api_key }: Credentials,
   method: string,
   target: string,
-): Promise<{ status: number; body: string }> {
-  const headers = { "X-API-Key": api_key, "Content-Type": "application/json" };
+  extraHeaders: Record<string, string> = {},
+): Promise<{ status: number; headers: Headers; body: string }> {
+  const headers = { "X-API-Key": api_key, "Content-Type": "application/json", ...extraHeaders };
   const response = await fetch(`${url}${target}`, { method, headers, ...(method === "POST" ? { body: "{}" } : {}) });
-  return { status: response.status, body: await response.text() };
+  return { status: response.status, headers: response.headers, body: await response.text() };
 }
 
 test("it starts on an empty database, serves, and stops with 0 when asked to", async () => {
@@ -138,6 +139,30 @@ test("killed in the middle of a create and a destroy, the next one completes bot
   // The destroy had reached the host; its row is looked into when its deadline has passed.
   await eventually(async () => expect(await statuses()).toEqual(["running", "stopping"]));
   expect(agent.sandboxes.size).toBe(1);
+});
+
+test("killed in the middle of a create with an Idempotency-Key, the next one answers its sandbox", async () => {
+  const first = await start();
+  const creating = gate();
+  const held = gate();
+  agent.beforeCreate = async () => {
+    creating.open();
+    await held.opened;
+  };
+  const key = { "Idempotency-Key": "once" };
+  const failed = Promise.allSettled([call(first.credentials, "POST", "/v1/sandboxes", key)]);
+  await creating.opened;
+  process.kill(first.pid, "SIGKILL");
+  await first.exited;
+  await failed;
+  const second = await start();
+  const again = call(second.credentials, "POST", "/v1/sandboxes", key);
+  held.open();
+  const { status, headers, body } = await again;
+  expect([status, headers.get("idempotent-replayed")]).toEqual([201, "true"]);
+  const [{ sandboxId } = { sandboxId: "" }, ...others] = agent.creates;
+  expect(JSON.parse(body)).toMatchObject({ id: `sb-${sandboxId}`, status: "running" });
+  expect(others).toEqual([]);
 });
 
 test("a port that is taken is said in a sentence, with an exit code of its own", async () => {

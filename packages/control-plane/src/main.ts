@@ -1,18 +1,31 @@
 /** The control plane as a process. Exit codes: 0 stopped when asked to, 1 could not start or go on, 3 port taken. */
-import { asWrennError, deadlines, describeError, intervals } from "@wrenn/contract";
+import { asWrennError, deadlines, describeError, httpLimits, intervals } from "@wrenn/contract";
+import { createLog } from "@wrenn/system";
 import { readConfig } from "./config.ts";
 import { startControlPlane } from "./control-plane.ts";
-import { createLog } from "./log.ts";
 
 const exitCodes = { failed: 1, portTaken: 3 } as const;
 
 async function main(): Promise<void> {
   const config = readConfig(process.env);
-  const log = createLog(config.logLevel);
+  const log = createLog({ level: config.logLevel });
   const controlPlane = await startControlPlane(config, log, {
     reconcileMs: intervals.reconcile,
     hostSilenceMs: intervals.hostSilence,
     drainMs: deadlines.serverDrain,
+    sandboxActivityMs: intervals.sandboxActivity,
+    sandboxTimeoutsMs: intervals.sandboxTimeouts,
+    idempotencyKeysMs: intervals.idempotencyKeys,
+    replicaSilenceMs: intervals.withoutDatabase,
+    requestHeadMs: deadlines.requestHead,
+    requestBodyMs: deadlines.requestBody,
+    maxConnections: httpLimits.connections,
+    uploadIdleMs: deadlines.uploadIdle,
+    streams: {
+      openingMs: deadlines.streamOpening,
+      pingMs: deadlines.streamPing,
+      pongMs: deadlines.streamPong,
+    },
   });
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {

@@ -2,14 +2,12 @@
 import { isIP } from "node:net";
 import path from "node:path";
 import { WrennError } from "@wrenn/contract";
-import { defaultWrennDir } from "@wrenn/system";
+import { defaultWrennDir, type LogLevel, logLevels } from "@wrenn/system";
 import { z } from "zod";
 import { engineChoices } from "./engines/engines.ts";
 
 /** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */
 const publicResolvers = "1.1.1.1,8.8.8.8";
-
-const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 const environmentSchema = z.object({
   WRENN_DIR: z.string().default(defaultWrennDir),
@@ -36,7 +34,7 @@ export interface HostAgentConfig {
   readonly engine: (typeof engineChoices)[number];
   readonly qemu: string | undefined;
   readonly dns: readonly string[];
-  readonly logLevel: (typeof logLevels)[number];
+  readonly logLevel: LogLevel;
 }
 
 /** @throws WrennError `setup_failed` naming each variable that is wrong */

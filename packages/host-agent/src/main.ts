@@ -1,12 +1,13 @@
 /** The host agent's process. Logs are JSON lines on standard output; they hold no token and no environment of a sandbox. */
 import { describeError } from "@wrenn/contract";
-import { type Logger, pino } from "pino";
+import { createLog } from "@wrenn/system";
+import type { Logger } from "pino";
 import { configFromEnvironment } from "./config.ts";
 import { type HostAgent, startHostAgent } from "./host-agent.ts";
 
 async function main(): Promise<void> {
   const config = configFromEnvironment(process.env);
-  const log = pino({ level: config.logLevel, base: { component: "host-agent", pid: process.pid } });
+  const log = createLog({ level: config.logLevel, base: { component: "host-agent", pid: process.pid } });
   const starting = startHostAgent(config, log);
   // From the first moment: a start that is cut short would leave what it has begun behind, for instance a canary that hangs in KVM.
   const stop = once((signal: NodeJS.Signals) => {

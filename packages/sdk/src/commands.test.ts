@@ -2,7 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { processProto } from "@wrenn/contract";
 import { afterEach, describe, expect, it } from "vitest";
-import type { Sandbox } from "./sandbox.ts";
+import { Sandbox } from "./sandbox.ts";
 import { apiKey, sandboxId, ServerStandIn } from "./testing/server-stand-in.ts";
 
 let server: ServerStandIn;
@@ -15,7 +15,7 @@ type Guest = Parameters<typeof ServerStandIn.start>[0];
 
 async function sandboxWith(guest: Guest): Promise<Sandbox> {
   server = await ServerStandIn.start(guest);
-  return server.client.sandboxes.get(sandboxId);
+  return Sandbox.connect(sandboxId, server.api);
 }
 
 type Event = MessageInitShape<typeof processProto.StartResponseSchema> &
@@ -87,7 +87,7 @@ describe("a command", () => {
     });
   });
 
-  it("takes input, signals and a terminal's size", async () => {
+  it("takes input and signals", async () => {
     const calls: unknown[] = [];
     const note = (name: string) => (request: { process?: processProto.ProcessSelector | undefined }) => {
       calls.push([name, request.process?.selector.value]);
@@ -101,16 +101,14 @@ describe("a command", () => {
       sendInput: note("input"),
       sendSignal: note("signal"),
       closeStdin: note("close"),
-      update: note("resize"),
     });
     const stop = new AbortController();
-    const command = await sandbox.commands.start("cat", { signal: stop.signal });
+    const command = await sandbox.commands.start("cat", { stdin: true, signal: stop.signal });
     await command.sendStdin(new Uint8Array([0, 255]));
     await command.kill("SIGTERM");
-    await command.resize({ cols: 100, rows: 30 });
     await command.closeStdin();
     stop.abort();
-    expect(calls).toEqual(["input", "signal", "resize", "close"].map((name) => [name, 7]));
+    expect(calls).toEqual(["input", "signal", "close"].map((name) => [name, 7]));
     await expect(command.wait()).rejects.toMatchObject({ name: "AbortError" });
   });
 });
@@ -152,6 +150,19 @@ describe("a broken connection", () => {
     });
     const command = await sandbox.commands.start("sh");
     await expect(command.wait()).rejects.toMatchObject({ code: "guest_panicked", message: /oops/ });
+  });
+
+  it("ends with the reason when the sandbox was idle for too long", async () => {
+    const sandbox = await sandboxWith({
+      start: async function* () {
+        yield started;
+        server.sandbox.status = "stopped";
+        server.sandbox.status_reason = { code: "idle_timeout", message: "Nobody used it for 60 s." };
+        throw new ConnectError("tunnel closed", Code.Unavailable);
+      },
+    });
+    const command = await sandbox.commands.start("sh");
+    await expect(command.wait()).rejects.toMatchObject({ code: "idle_timeout", message: "Nobody used it for 60 s." });
   });
 
   it("ends when the guest no longer knows the process", async () => {

@@ -1,99 +1,103 @@
-/** Starting commands in a sandbox. */
-import { Code } from "@connectrpc/connect";
-import { CommandHandle, type OutputListener } from "./command-handle.ts";
-import { errorFromGuest } from "./errors.ts";
+/** Commands in a sandbox: run to their end, started in the background, found again, killed. */
+import type { SignalName } from "@wrenn/contract";
+import { CommandHandle } from "./command-handle.ts";
+import { type CommandLine, processConfig, type ProcessOptions } from "./command-line.ts";
+import type { RequestOptions } from "./connection.ts";
 import type { GuestConnection } from "./guest-connection.ts";
+import { listenWith, type OutputListeners } from "./output.ts";
+import { ProcessStream, sendSignal } from "./process-stream.ts";
+import { type CommandOutput, type RunOptions, runCommand } from "./run-command.ts";
 
-export interface PtySize {
-  cols: number;
-  rows: number;
-}
-
-export interface CommandOptions {
-  args?: readonly string[];
-  /** Added to, and stronger than, the sandbox's environment. */
-  envs?: Readonly<Record<string, string>>;
-  /** Default: the user's home directory. */
-  cwd?: string;
-  /** Who runs it; default the sandbox's default user. */
-  user?: string;
-  /** Whether the command gets a standard input that can be written to; default true. Without it, it reads end of file. */
-  stdin?: boolean;
-  /** Milliseconds after which the guest kills the command with its whole process group; default none. */
-  timeoutMs?: number;
-  /** Runs the command in a terminal of this size. All its output is then `onStdout`'s. */
-  pty?: PtySize;
-  /** Called with each piece of output, one at a time: what it returns is awaited before more is read. */
-  onStdout?: OutputListener;
-  onStderr?: OutputListener;
-  /** Called when a broken connection to the command was made again. Output of the time in between may be missing. */
-  onReconnect?: () => void;
+export interface StartOptions extends ProcessOptions, OutputListeners {
+  /** A name to find it by, 1 to 128 characters. */
+  tag?: string | undefined;
+  /** Whether the command gets a standard input that can be written to; default false: it reads end of file. */
+  stdin?: boolean | undefined;
   /** Stops following the command; `wait` then rejects with the signal's reason. The command goes on: see `kill`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
-/** Seconds. Below the five minutes of silence after which HTTP clients and proxies give up on a stream. */
-const keepalivePingSeconds = 50;
+export interface ConnectOptions extends RequestOptions, OutputListeners {
+  /** Whether the listeners first get the latest output, up to 64 KiB; default false. */
+  replay?: boolean | undefined;
+}
 
-export class CommandsClient {
+/** A process that runs in the sandbox and was started through Wrenn. */
+export interface ProcessInfo {
+  pid: number;
+  tag: string | null;
+  /** The program, and what it was given. */
+  cmd: string;
+  args: string[];
+  cwd: string | null;
+}
+
+export class Commands {
   readonly #guest: GuestConnection;
 
+  /** Made by `Sandbox`. */
   constructor(guest: GuestConnection) {
     this.#guest = guest;
   }
 
   /**
-   * Starts a program (no shell is involved) and resolves once it runs.
-   * @throws WrennError `command_not_found`, `command_not_executable`, `guest_refused` (unknown user, missing directory).
+   * Runs a command and resolves when it has ended, with what it wrote. An exit code other than 0 is no error. Aborting kills the
+   * command with all its children before this rejects.
+   * @throws CommandError `command_not_found`, `command_not_executable`; GuestError `guest_refused` for an unknown user or a
+   * missing directory, or why the sandbox died; ConnectionError `connection_lost`
    */
-  async start(cmd: string, options: CommandOptions = {}): Promise<CommandHandle> {
-    const stop = new AbortController();
-    const { signal } = stop;
-    // Not AbortSignal.any: what it returns can be collected as garbage while it is waited for (nodejs/node#57736).
-    const abort = (): void => {
-      stop.abort(options.signal?.reason);
-    };
-    if (options.signal?.aborted === true) abort();
-    options.signal?.addEventListener("abort", abort, { once: true });
-    const stream = this.#guest.processes.start(startRequest(cmd, options), { headers: startHeaders(options), signal });
-    const events = stream[Symbol.asyncIterator]();
-    try {
-      const first = await events.next();
-      const event = first.done === true ? undefined : first.value.event?.event;
-      if (event?.case !== "start") throw new Error("the stream did not begin with the process's start");
-      const handle = new CommandHandle(this.#guest, event.value.pid, events, stop, options);
-      const unfollow = (): void => options.signal?.removeEventListener("abort", abort);
-      handle.wait().then(unfollow, unfollow);
-      return handle;
-    } catch (error) {
-      stop.abort();
-      options.signal?.removeEventListener("abort", abort);
-      options.signal?.throwIfAborted();
-      throw errorFromGuest(error, {
-        [Code.NotFound]: "command_not_found",
-        [Code.PermissionDenied]: "command_not_executable",
-      });
-    }
+  async run(command: CommandLine, options: RunOptions = {}): Promise<CommandOutput> {
+    return runCommand(this.#guest, command, options);
   }
-}
 
-function startRequest(cmd: string, options: CommandOptions) {
-  return {
-    process: {
-      cmd,
-      args: [...(options.args ?? [])],
-      envs: { ...options.envs },
-      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    },
-    ...(options.pty === undefined ? {} : { pty: { size: options.pty } }),
-    stdin: options.stdin ?? true,
-  } satisfies Parameters<GuestConnection["processes"]["start"]>[0];
-}
+  /**
+   * Starts a command and resolves once it runs. Following it survives broken connections and restarts of the server.
+   * @throws as `run`
+   */
+  async start(command: CommandLine, options: StartOptions = {}): Promise<CommandHandle> {
+    const { tag, signal } = options;
+    const request = { process: processConfig(command, options), stdin: options.stdin ?? false };
+    const tagged = tag === undefined ? request : { ...request, tag };
+    const process = await ProcessStream.start(this.#guest, tagged, listenWith(options), options);
+    return new CommandHandle(this.#guest, process, { tag: tag ?? null, signal });
+  }
 
-function startHeaders(options: CommandOptions): Headers {
-  const headers = new Headers({ "keepalive-ping-interval": String(keepalivePingSeconds) });
-  if (options.user !== undefined) headers.set("authorization", `Basic ${btoa(`${options.user}:`)}`);
-  // Not the RPC library's own deadline: that would also give up on this side, before the guest can say how it ended.
-  if (options.timeoutMs !== undefined) headers.set("connect-timeout-ms", String(Math.ceil(options.timeoutMs)));
-  return headers;
+  /** Those that were started through Wrenn and have not ended, terminals included; oldest first. */
+  async list(options: RequestOptions = {}): Promise<ProcessInfo[]> {
+    const { processes } = await this.#guest.call({ ...options, what: "the list of processes" }, (call) =>
+      this.#guest.processes.list({}, call),
+    );
+    return processes.map(({ pid, tag, config }) => ({
+      pid,
+      tag: tag ?? null,
+      cmd: config?.cmd ?? "",
+      args: config?.args ?? [],
+      cwd: config?.cwd ?? null,
+    }));
+  }
+
+  /**
+   * Follows a command that runs, or that ended within the last 30 seconds.
+   * @param process its pid or tag
+   * @throws CommandError `process_not_found`
+   */
+  async connect(process: number | string, options: ConnectOptions = {}): Promise<CommandHandle> {
+    const { signal, requestTimeoutMs, replay = false } = options;
+    const joined = await ProcessStream.connect(this.#guest, process, listenWith(options), {
+      signal,
+      requestTimeoutMs,
+      replay,
+    });
+    return new CommandHandle(this.#guest, joined, { tag: typeof process === "string" ? process : null, signal });
+  }
+
+  /**
+   * Sends a signal to a command and all its children; SIGKILL reaches also those that left its process group.
+   * @param process its pid or tag
+   * @param signal default `SIGKILL`
+   * @returns false when there is no such command, or it has ended
+   */
+  async kill(process: number | string, signal: SignalName = "SIGKILL", options: RequestOptions = {}): Promise<boolean> {
+    return sendSignal(this.#guest, process, signal, options);
+  }
 }

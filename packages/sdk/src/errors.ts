@@ -1,17 +1,134 @@
-/** Failures as a server or a guest agent reports them, made into WrennErrors. */
-import { Code, ConnectError } from "@connectrpc/connect";
-import { type ErrorCode, errorRegistry, isErrorCode, WrennError } from "@wrenn/contract";
-import { z } from "zod";
+/** Failures as this SDK throws them: WrennErrors, with a class for each kind that a program may want to tell apart. */
+import {
+  errorBodySchema,
+  type ErrorCode,
+  errorRegistry,
+  isErrorCode,
+  WrennError,
+  type WrennErrorOptions,
+} from "@wrenn/contract";
 
-const errorBodySchema = z.object({
-  error: z.object({
-    code: z.string(),
-    message: z.string(),
-    details: z.record(z.string(), z.unknown()).optional(),
-    suggestion: z.string().optional(),
-    request_id: z.string().optional(),
-  }),
-});
+/** The request itself is wrong: sending it again is pointless. */
+export class InvalidRequestError extends WrennError {
+  override readonly name = "InvalidRequestError";
+}
+
+/** There is no API key, or it is unknown or revoked. */
+export class AuthenticationError extends WrennError {
+  override readonly name = "AuthenticationError";
+}
+
+/** There is no such sandbox, or it has been destroyed. */
+export class SandboxNotFoundError extends WrennError {
+  override readonly name = "SandboxNotFoundError";
+}
+
+/** The sandbox is in a state, or busy with something, that does not allow this now. */
+export class ConflictError extends WrennError {
+  override readonly name = "ConflictError";
+}
+
+/** No host has room. */
+export class CapacityError extends WrennError {
+  override readonly name = "CapacityError";
+}
+
+/** Something was not answered in time. */
+export class TimeoutError extends WrennError {
+  override readonly name = "TimeoutError";
+}
+
+/** The server, or the sandbox behind it, could not be reached, or the connection broke. */
+export class ConnectionError extends WrennError {
+  override readonly name = "ConnectionError";
+}
+
+/** A command could not be started, or is not there. */
+export class CommandError extends WrennError {
+  override readonly name = "CommandError";
+}
+
+/** A file is not there, is there already, is of another type, …: see `code`. */
+export class FileError extends WrennError {
+  override readonly name = "FileError";
+}
+
+/** The sandbox's own failure: its kernel panicked, its VM died, its memory ran out, … */
+export class GuestError extends WrennError {
+  override readonly name = "GuestError";
+}
+
+type ErrorClass = new (code: ErrorCode, options?: WrennErrorOptions) => WrennError;
+
+/** What a status says by itself, also of codes that are newer than this client's list. */
+const classOfStatus: Readonly<Record<number, ErrorClass>> = {
+  400: InvalidRequestError,
+  401: AuthenticationError,
+  408: TimeoutError,
+  409: ConflictError,
+  413: InvalidRequestError,
+  415: InvalidRequestError,
+  431: InvalidRequestError,
+  504: TimeoutError,
+};
+
+/** Where the code says more than the status does. */
+const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
+  [InvalidRequestError, ["template_not_found"]],
+  [SandboxNotFoundError, ["sandbox_not_found"]],
+  [CapacityError, ["no_capacity", "host_out_of_memory", "host_out_of_disk"]],
+  [
+    ConnectionError,
+    ["server_unreachable", "connection_lost", "host_unavailable", "database_unavailable", "shutting_down"],
+  ],
+  [CommandError, ["command_not_found", "command_not_executable", "process_not_found"]],
+  [
+    FileError,
+    [
+      "file_not_found",
+      "file_exists",
+      "file_access_denied",
+      "wrong_file_type",
+      "guest_out_of_disk",
+      "invalid_archive",
+      "range_not_satisfiable",
+      "watch_overflow",
+    ],
+  ],
+  [
+    GuestError,
+    [
+      "guest_panicked",
+      "guest_out_of_memory",
+      "guest_powered_off",
+      "guest_init_failed",
+      "guest_refused",
+      "vm_died",
+      "port_closed",
+      "create_interrupted",
+    ],
+  ],
+];
+
+const classOfCode: ReadonlyMap<ErrorCode, ErrorClass> = new Map(
+  families.flatMap(([errorClass, codes]) => codes.map((code) => [code, errorClass] as const)),
+);
+
+function classOf(code: ErrorCode): ErrorClass {
+  return classOfCode.get(code) ?? classOfStatus[errorRegistry[code].status] ?? WrennError;
+}
+
+/** An error of the class that its code belongs to. */
+export function failure(code: ErrorCode, options: WrennErrorOptions = {}): WrennError {
+  return new (classOf(code))(code, options);
+}
+
+/** The same error in the class that its code belongs to. */
+export function classified(error: WrennError): WrennError {
+  if (error.constructor !== WrennError) return error;
+  const { message, suggestion, details, requestId, cause } = error;
+  return failure(error.code, { message, suggestion, details, requestId, cause });
+}
 
 /** How much of an answer that is no error body of ours is worth showing. */
 const excerptLength = 200;
@@ -21,7 +138,7 @@ export async function errorFromResponse(response: Response): Promise<WrennError>
   const text = await response.text();
   const error = parseErrorBody(text);
   if (error !== null) return error;
-  return new WrennError(response.status === 502 || response.status === 503 ? "server_unreachable" : "internal", {
+  return failure(response.status === 502 || response.status === 503 ? "server_unreachable" : "internal", {
     message: `The server answered ${response.status} without an error of its own: ${text.slice(0, excerptLength)}`,
     details: { status: response.status },
   });
@@ -36,47 +153,12 @@ export function parseErrorBody(text: string): WrennError | null {
   }
   const parsed = errorBodySchema.safeParse(body);
   if (!parsed.success) return null;
-  const { code, message, details, suggestion, request_id } = parsed.data.error;
-  const known = isErrorCode(code);
-  return new WrennError(known ? code : "internal", {
-    message: known ? message : `${message} (${code})`,
-    ...(suggestion === undefined ? {} : { suggestion }),
-    details: {
-      ...details,
-      ...(known ? {} : { code }),
-      ...(request_id === undefined ? {} : { request_id }),
-    },
+  const { code, message, details, suggestion, request_id: requestId } = parsed.data.error;
+  if (isErrorCode(code)) return failure(code, { message, suggestion, details, requestId });
+  return new WrennError("internal", {
+    message: `${message} (${code})`,
+    suggestion,
+    details: { ...details, code },
+    requestId,
   });
-}
-
-/** What a failed call of the guest agent means, for calls where its codes have no more specific meaning. */
-const guestErrors: Partial<Record<Code, ErrorCode>> = {
-  [Code.InvalidArgument]: "guest_refused",
-  [Code.Unauthenticated]: "guest_refused",
-  [Code.PermissionDenied]: "guest_refused",
-  [Code.FailedPrecondition]: "guest_refused",
-  [Code.NotFound]: "process_not_found",
-  [Code.Unavailable]: "connection_lost",
-};
-
-/**
- * A failed call of the guest agent as a WrennError. An error that Wrenn itself answered on the way is kept as it is.
- * `specific` says what codes mean to this call in particular.
- */
-export function errorFromGuest(thrown: unknown, specific: Partial<Record<Code, ErrorCode>> = {}): WrennError {
-  const known = findWrennError(thrown);
-  if (known !== null) return known;
-  if (thrown instanceof ConnectError) {
-    const code = specific[thrown.code] ?? guestErrors[thrown.code] ?? "internal";
-    return new WrennError(code, { message: thrown.rawMessage || errorRegistry[code].message, cause: thrown });
-  }
-  return new WrennError("connection_lost", { cause: thrown });
-}
-
-/** The WrennError that `fetch` threw, out of what the RPC library wrapped it in. */
-function findWrennError(thrown: unknown): WrennError | null {
-  for (let at = thrown; at instanceof Error; at = at.cause) {
-    if (at instanceof WrennError) return at;
-  }
-  return null;
 }

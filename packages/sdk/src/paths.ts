@@ -1,5 +1,5 @@
 /** Addresses of the public API. */
 
-export function sandboxPath(id: string): string {
-  return `/v1/sandboxes/${encodeURIComponent(id)}`;
+export function sandboxPath(id: string, below = ""): string {
+  return `/v1/sandboxes/${encodeURIComponent(id)}${below}`;
 }

@@ -3,12 +3,23 @@ import { randomBytes } from "node:crypto";
 import { open, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 
+export interface DurableWriteOptions {
+  readonly mode?: number;
+  /** Zeros in front of the content that take no space on the disk. */
+  readonly holeBytes?: number;
+}
+
 /** Replaces a file as a whole: a reader, or a machine that lost power, sees the old content or the new. */
-export async function writeDurably(file: string, content: string | Buffer, mode = 0o600): Promise<void> {
+export async function writeDurably(
+  file: string,
+  content: string | Buffer,
+  { mode = 0o600, holeBytes = 0 }: DurableWriteOptions = {},
+): Promise<void> {
   const temporary = `${file}.${randomBytes(6).toString("hex")}.tmp`;
   try {
-    const handle = await open(temporary, "wx", mode);
+    const handle = await open(temporary, "ax", mode);
     try {
+      await handle.truncate(holeBytes);
       await handle.writeFile(content);
       await handle.sync();
     } finally {
@@ -23,7 +34,7 @@ export async function writeDurably(file: string, content: string | Buffer, mode 
 }
 
 export async function writeJsonDurably(file: string, value: unknown, mode = 0o600): Promise<void> {
-  await writeDurably(file, `${JSON.stringify(value, null, 2)}\n`, mode);
+  await writeDurably(file, `${JSON.stringify(value, null, 2)}\n`, { mode });
 }
 
 /** The file's parsed JSON, or null when there is no such file. The caller checks its shape. */

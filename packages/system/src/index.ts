@@ -2,6 +2,8 @@ export * from "./abort.ts";
 export * from "./durable-file.ts";
 export * from "./keyed-lock.ts";
 export * from "./layout.ts";
+export * from "./log.ts";
+export * from "./piped-subprocess.ts";
 export * from "./poll.ts";
 export * from "./process-identity.ts";
 export * from "./steps.ts";

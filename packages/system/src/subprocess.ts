@@ -149,7 +149,7 @@ export async function findProgram(name: string): Promise<string | null> {
   return exitCode === 0 ? stdout.trim() : null;
 }
 
-function spawnError(program: string, cause: NodeJS.ErrnoException): WrennError {
+export function spawnError(program: string, cause: NodeJS.ErrnoException): WrennError {
   return cause.code === "ENOENT"
     ? new WrennError("dependency_missing", { message: `${program} is not installed.`, details: { program }, cause })
     : new WrennError("subprocess_failed", { message: `${program} could not be started: ${cause.message}`, cause });

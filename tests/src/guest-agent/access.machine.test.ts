@@ -49,15 +49,21 @@ describe("once a token is set", () => {
     }
   });
 
-  test.each(["/metrics", "/envs", "/files/compose", "/anything"])("%s needs it", async (path) => {
-    const method = path === "/files/compose" ? "POST" : "GET";
-    const response = await agent.fetch(path, { method });
-    expect([response.status, await response.json()]).toEqual([
-      401,
-      { code: 401, message: "unauthorized access, please provide a valid access token or method signing if supported" },
-    ]);
-    expect((await agent.fetch(path, { method, headers: { "X-Access-Token": token } })).status).not.toBe(401);
-  });
+  test.each(["/metrics", "/envs", "/files/compose", "/files/archive?path=/etc", "/anything"])(
+    "%s needs it",
+    async (path) => {
+      const method = path === "/files/compose" ? "POST" : "GET";
+      const response = await agent.fetch(path, { method });
+      expect([response.status, await response.json()]).toEqual([
+        401,
+        {
+          code: 401,
+          message: "unauthorized access, please provide a valid access token or method signing if supported",
+        },
+      ]);
+      expect((await agent.fetch(path, { method, headers: { "X-Access-Token": token } })).status).not.toBe(401);
+    },
+  );
 
   test("health does not", async () => {
     expect((await agent.fetch("/health")).status).toBe(204);

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { processProto } from "@wrenn/contract";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startGuestAgent, type GuestAgent } from "./harness.ts";
 import { byPid, ProcessEvents, shell } from "./process-events.ts";
 
@@ -54,28 +54,62 @@ test("every subscriber gets every byte, however slowly it reads", async () => {
   expect(lagging.end?.exitCode).toBe(0);
 });
 
-test("a subscriber that hangs is given up after half a minute, and the others go on", async () => {
-  const client = agent.process();
-  // Far more than sockets and backlog hold.
-  const size = 64 * 1024 * 1024;
-  const starter = new ProcessEvents(client.start(shell(`read go; head -c ${size} /dev/zero; echo done >&2`)));
-  const { pid } = await starter.until((seen) => seen.pid !== 0);
-  const hanging = await joinAndHang(pid);
-  const input = { input: { case: "stdin", value: Buffer.from("\n") } } as const;
-  const started = Date.now();
-  await client.sendInput({ process: byPid(pid), input });
-  const seen = await starter.toEnd();
-  expect(seen.stdout.length).toBe(size);
-  expect(seen.end?.exitCode).toBe(0);
-  expect(Date.now() - started).toBeGreaterThan(25_000);
+describe.concurrent("a subscriber that takes nothing", () => {
+  test("is given up after half a minute while others wait for it, and they go on", async ({ expect }) => {
+    const client = agent.process();
+    // Far more than sockets and backlog hold.
+    const size = 64 * 1024 * 1024;
+    const starter = new ProcessEvents(client.start(shell(`read go; head -c ${size} /dev/zero; echo done >&2`)));
+    const { pid } = await starter.until((seen) => seen.pid !== 0);
+    const hanging = await joinAndHang(pid);
+    const input = { input: { case: "stdin", value: Buffer.from("\n") } } as const;
+    const started = Date.now();
+    await client.sendInput({ process: byPid(pid), input });
+    const seen = await starter.toEnd();
+    expect(seen.stdout.length).toBe(size);
+    expect(seen.end?.exitCode).toBe(0);
+    expect(Date.now() - started).toBeGreaterThan(25_000);
 
-  let received = "";
-  hanging.on("data", (chunk: Buffer) => {
-    received = (received + chunk.toString("latin1")).slice(-500);
+    let received = "";
+    hanging.on("data", (chunk: Buffer) => {
+      received = (received + chunk.toString("latin1")).slice(-500);
+    });
+    hanging.resume();
+    await expect.poll(() => received, { timeout: 5_000 }).toContain("resource_exhausted");
+    hanging.destroy();
   });
-  hanging.resume();
-  await expect.poll(() => received, { timeout: 5_000 }).toContain("resource_exhausted");
-  hanging.destroy();
+
+  test("loses nothing when nobody waits for it, however long it takes", async ({ expect }) => {
+    const client = agent.process();
+    // Far more than sockets and backlog hold.
+    const size = 64 * 1024 * 1024;
+    const abort = new AbortController();
+    const starter = new ProcessEvents(
+      client.start(shell(`read go; head -c ${size} /dev/zero`), { signal: abort.signal }),
+    );
+    const { pid } = await starter.until((seen) => seen.pid !== 0);
+    const slow = await joinAndHang(pid);
+    abort.abort();
+    await expect(starter.toEnd()).rejects.toMatchObject({ code: Code.Canceled });
+    const input = { input: { case: "stdin", value: Buffer.from("\n") } } as const;
+    await client.sendInput({ process: byPid(pid), input });
+    // Longer than the half minute after which it would be given up if anybody waited.
+    await sleep(35_000);
+    expect((await client.list({})).processes.map((process) => process.pid)).toContain(pid);
+
+    let received = 0;
+    let last = "";
+    slow.on("data", (chunk: Buffer) => {
+      received += chunk.length;
+      last = (last + chunk.toString("latin1")).slice(-500);
+    });
+    slow.resume();
+    await expect.poll(() => last, { timeout: 30_000 }).toContain('"exited":true');
+    // Base64 of all of it, and some framing.
+    expect(received).toBeGreaterThan((size / 3) * 4);
+    expect(last).not.toContain("resource_exhausted");
+    slow.destroy();
+  });
 });
 
 test("a subscriber that disconnects holds nobody up", async () => {

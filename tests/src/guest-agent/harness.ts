@@ -23,11 +23,7 @@ export const user = { name: "user", uid: 43_210, gid: 43_210, home: "/home/user"
 /** Size of the file system at /mnt. */
 export const smallDiskBytes = 1024 * 1024;
 
-const world = `
-  scratch=$1; shift
-  mkdir "$scratch/etc" "$scratch/work" "$scratch/home"
-  mount -t overlay overlay -o "lowerdir=/etc,upperdir=$scratch/etc,workdir=$scratch/work" /etc
-  mount --bind "$scratch/home" /home
+const people = `
   mount -t tmpfs -o size=${smallDiskBytes} tmpfs /mnt
   printf '%s\\n' 'root:x:0:0:root:/root:/bin/bash' '${user.name}:x:${user.uid}:${user.gid}::${user.home}:/bin/bash' \\
     'other:x:43211:43211::/home/other:/bin/sh' 'homeless:x:43212:43212::/nonexistent:/bin/sh' >/etc/passwd
@@ -36,6 +32,38 @@ const world = `
   chown 43210:43210 /home/user
   chown 43211:43211 /home/other
   exec setpriv --bounding-set=-sys_time --inh-caps=-sys_time "$@"
+`;
+
+/** The machine's own files, but for /etc and /home. */
+const world = `
+  scratch=$1; shift
+  mkdir "$scratch/etc" "$scratch/work" "$scratch/home"
+  mount -t overlay overlay -o "lowerdir=/etc,upperdir=$scratch/etc,workdir=$scratch/work" /etc
+  mount --bind "$scratch/home" /home
+  ${people}
+`;
+
+/**
+ * For tests that have the agent do what nobody has chosen: its processes see and signal only each other, it has no device that
+ * matters, and all that changes is gone with it.
+ */
+const sealedWorld = `
+  scratch=$1; agent=$2; shift 2
+  mount -t tmpfs -o size=256m tmpfs "$scratch"
+  cd "$scratch"
+  mkdir upper work root
+  mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+  mount -t proc proc root/proc
+  mount -t tmpfs tmpfs root/dev
+  for device in null:3 zero:5 full:7 random:8 urandom:9; do
+    mknod -m 666 "root/dev/\${device%:*}" c 1 "\${device#*:}"
+  done
+  mkdir root/dev/pts
+  mount -t devpts -o newinstance,ptmxmode=666 devpts root/dev/pts
+  ln -s pts/ptmx root/dev/ptmx
+  cp "$agent" root/bin/wrenn-guest
+  rm -rf root/home/*
+  exec chroot root sh -euc "$PEOPLE" sh /bin/wrenn-guest "$@"
 `;
 
 export interface GuestAgent {
@@ -105,7 +133,12 @@ export async function refusal(response: Response): Promise<{ status: number; cod
   return { status: response.status, ...refusalSchema.parse(await response.json()) };
 }
 
-export async function startGuestAgent(): Promise<GuestAgent> {
+export interface GuestAgentOptions {
+  /** Whatever it does stays within it, as in a VM; `outside` finds nothing of it then. */
+  readonly sealed?: boolean;
+}
+
+export async function startGuestAgent({ sealed = false }: GuestAgentOptions = {}): Promise<GuestAgent> {
   const scratch = await mkdtemp(path.join(tmpdir(), "wrenn-guest-agent-"));
   const [port, guestPort] = [await freePort(), await freePort()];
   const agent = [
@@ -118,8 +151,10 @@ export async function startGuestAgent(): Promise<GuestAgent> {
     "--guest-port",
     `${guestPort}`,
   ];
-  const child = spawn("unshare", ["--mount", "--uts", "sh", "-euc", world, "sh", scratch, ...agent], {
+  const own = sealed ? ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"] : ["--mount", "--uts"];
+  const child = spawn("unshare", [...own, "sh", "-euc", sealed ? sealedWorld : world, "sh", scratch, ...agent], {
     stdio: ["ignore", "inherit", "inherit"],
+    env: { ...process.env, PEOPLE: people },
   });
   const ended = once(child, "exit");
   const { pid } = child;

@@ -1,10 +1,11 @@
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chmod, readdir, readFile, readlink, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { observe, shell } from "./process-events.ts";
 import { refusal, smallDiskBytes, startGuestAgent, type RequestBody, user, type GuestAgent } from "./harness.ts";
 
 let agent: GuestAgent;
@@ -208,6 +209,13 @@ describe("an upload that fails leaves nothing", () => {
 });
 
 describe("an upload is refused", () => {
+  beforeAll(async () => {
+    await symlink("/home/no/where", outside("/home/nowhere"));
+    const mount = "mkdir /home/readonly && mount -t tmpfs -o ro tmpfs /home/readonly";
+    const { end } = await observe(agent.process({ user: "root" }).start(shell(mount)));
+    if (end?.exitCode !== 0) throw new Error("a read-only file system could not be mounted");
+  });
+
   test.each<[string, () => Promise<Response>, number, string]>([
     ["over a directory", () => put("/home", "x"), 400, "path is a directory: /home"],
     ["over a device", () => put("/dev/null", "x"), 400, "path is not a regular file: /dev/null"],
@@ -218,6 +226,9 @@ describe("an upload is refused", () => {
       400,
       "path query parameter is required",
     ],
+    ["below a missing directory of a link", () => put("/home/nowhere", "x"), 404, "No such file or directory"],
+    ["to a file system that is read-only", () => put("/home/readonly/x", "x"), 403, "Read-only file system"],
+    ["with a name that is too long", () => put("x".repeat(256), "x"), 400, "File name too long"],
     ["of a stranger", () => put("x", "x", {}, "&username=stranger"), 401, "invalid username: 'stranger'"],
     [
       "of another type",
@@ -330,13 +341,18 @@ describe("downloading", () => {
 
   test.each([
     ["nothing", "/nothing", 404, "path '/nothing' does not exist"],
-    ["below a file", "/etc/passwd/x", 404, "path '/etc/passwd/x' does not exist"],
+    ["below a file", "/etc/passwd/x", 400, "Not a directory"],
+    ["a name that is too long", `/${"x".repeat(256)}`, 400, "File name too long"],
+    ["a link to itself", "/home/loop", 400, "Too many levels of symbolic links"],
     ["a directory", "/home", 400, "path '/home' is a directory"],
     ["a device", "/dev/zero", 400, "path '/dev/zero' is not a regular file"],
     ["another's home by ~", "~other/x", 400, "cannot expand user-specific home directory in '~other/x'"],
   ])("%s is refused", async (_, path, status, message) => {
+    await rm(outside("/home/loop"), { force: true });
+    await symlink("loop", outside("/home/loop"));
     const response = await get(path);
-    expect([response.status, await response.json()]).toEqual([status, { code: status, message }]);
+    const expected: unknown = { status, code: status, message: expect.stringContaining(message) };
+    expect(await refusal(response)).toEqual(expected);
   });
 
   test("a client that leaves is noticed", async () => {

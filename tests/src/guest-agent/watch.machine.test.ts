@@ -234,7 +234,7 @@ test("changes can be fetched by polling", async () => {
       events.push(...(await client.getWatcherEvents({ watcherId })).events);
       return events.map((event) => `${EventType[event.type]} ${event.name}`);
     })
-    .toContain("WRITE a/f");
+    .toContain("CREATE a/f");
   expect(events[0]).toMatchObject({ name: "a", type: EventType.CREATE, entry: { path: `${directory}/a` } });
   await client.removeWatcher({ watcherId });
   await expect(client.getWatcherEvents({ watcherId })).rejects.toMatchObject({ code: Code.NotFound });

@@ -2,6 +2,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
 import { cliEntry } from "@wrenn/cli";
+import { pollUntil } from "@wrenn/system";
 
 export interface CliResult {
   /** Null when a signal ended the process. */
@@ -51,6 +52,19 @@ export class CliProcess {
 
   get stdout(): string {
     return Buffer.concat(this.#stdout).toString("utf8");
+  }
+
+  get stderr(): string {
+    return this.#stderr;
+  }
+
+  /** Waits until it has written that. */
+  async untilWritten(words: string, where: "stdout" | "stderr" = "stdout"): Promise<void> {
+    const written = await pollUntil(() => Promise.resolve(this[where].includes(words) ? true : null), {
+      timeoutMs: 60_000,
+      intervalMs: 20,
+    });
+    if (written === null) throw new Error(`"${words}" was not written, but: ${this.stdout}${this.stderr}`);
   }
 
   result(): Promise<CliResult> {

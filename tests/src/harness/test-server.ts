@@ -3,7 +3,7 @@ import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/
 import { createServer } from "node:net";
 import path from "node:path";
 import { readCredentials } from "@wrenn/cli";
-import { WrennClient } from "@wrenn/sdk";
+import { type ConnectionOptions, type CreateSandboxOptions, Sandbox } from "@wrenn/sdk";
 import { isMissingFile, type Layout, layoutFromEnvironment, pollUntil, wrennLayout } from "@wrenn/system";
 import { type CliOptions, CliProcess, type CliResult, runCli } from "./cli.ts";
 import { leftoversOf } from "./leftovers.ts";
@@ -15,7 +15,6 @@ export class TestServer {
   readonly layout: Layout;
   readonly env: NodeJS.ProcessEnv;
   readonly url: string;
-  #client: WrennClient | null = null;
 
   private constructor(layout: Layout, env: NodeJS.ProcessEnv, url: string) {
     this.layout = layout;
@@ -59,10 +58,13 @@ export class TestServer {
     return server;
   }
 
-  /** The SDK with the key of the local server. */
-  async client(): Promise<WrennClient> {
-    this.#client ??= new WrennClient({ url: this.url, apiKey: await this.apiKey() });
-    return this.#client;
+  /** What the SDK needs to know of the server. */
+  async api(): Promise<ConnectionOptions> {
+    return { apiUrl: this.url, apiKey: await this.apiKey() };
+  }
+
+  async createSandbox(options: CreateSandboxOptions = {}): Promise<Sandbox> {
+    return Sandbox.create({ ...(await this.api()), ...options });
   }
 
   async apiKey(): Promise<string> {
@@ -101,7 +103,9 @@ export class TestServer {
 
   /** Ids of all sandboxes that have not been destroyed. */
   async sandboxIds(): Promise<string[]> {
-    return (await (await this.client()).sandboxes.list()).map(({ id }) => id);
+    const ids: string[] = [];
+    for await (const { id } of Sandbox.list(await this.api())) ids.push(id);
+    return ids;
   }
 
   /** What there is on the machine because of this server's sandboxes, once it has had the time to go. */

@@ -11,12 +11,12 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::access::{self, Access};
-use super::intake::{Written, begin_file, disk_error, open_regular};
+use super::disk::{disk_error, on_disk};
+use super::intake::{Written, begin_file, open_regular};
 use crate::agent::Agent;
 use crate::filesystem::metadata::Metadata;
 use crate::paths;
 use crate::server::body::{Body, HttpError, json};
-use crate::sync::blocking;
 
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
@@ -46,9 +46,7 @@ pub(crate) async fn compose(agent: &Arc<Agent>, parts: Parts, body: Incoming) ->
     let destination = access.resolve(&composition.destination)?;
     let sources =
         composition.source_paths.iter().map(|source| access.resolve(source)).collect::<Result<Vec<_>, _>>()?;
-    let written = blocking(move || join(&access, &sources, destination))
-        .await
-        .map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    let written = on_disk(move || join(&access, &sources, destination)).await?;
     Ok(json(StatusCode::OK, &written))
 }
 

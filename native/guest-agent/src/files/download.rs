@@ -7,9 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, VARY,
@@ -18,6 +17,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::access;
+use super::body::{CHUNK_BYTES, Source, frames};
+use super::disk::{disk_error, on_disk};
 use super::encoding::{self, Coding};
 use super::intake::open_regular;
 use super::range::{self, Wanted};
@@ -26,22 +27,13 @@ use super::validators::Validators;
 use crate::agent::Agent;
 use crate::paths;
 use crate::server::body::{Body, HttpError, empty};
-use crate::sync::blocking;
-
-/// Read in one trip to the disk thread; two of these are in memory at most.
-const CHUNK_BYTES: usize = 128 * 1024;
 
 pub(crate) async fn download(agent: &Arc<Agent>, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
     let (parts, _) = request.into_parts();
     let access = access::check(agent, &parts, Operation::Read)?;
     let path = access.resolve(access.path.as_deref().unwrap_or_default())?;
-    let (path, opened) = blocking(move || {
-        let opened = open(&path);
-        (path, opened)
-    })
-    .await
-    .map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    respond(&parts, &path, opened?)
+    let (path, opened) = on_disk(move || open(&path).map(|opened| (path, opened))).await?;
+    respond(&parts, &path, opened)
 }
 
 struct Opened {
@@ -62,12 +54,10 @@ fn open(path: &str) -> Result<Opened, HttpError> {
             Err(HttpError::bad_request(format!("path '{path}' is a directory")))
         }
         Ok(None) => Err(HttpError::bad_request(format!("path '{path}' is not a regular file"))),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(HttpError::new(StatusCode::NOT_FOUND, format!("path '{path}' does not exist")))
         }
-        Err(error) => {
-            Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("error opening file '{path}': {error}")))
-        }
+        Err(error) => Err(disk_error(&format!("error opening file '{path}'"), &error)),
     }
 }
 
@@ -121,15 +111,14 @@ fn content(parts: &Parts, opened: Opened, coding: Coding, wanted: Wanted) -> Res
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range.start, range.end - range.start),
     };
     if start > 0 {
-        file.seek(SeekFrom::Start(start))
-            .map_err(|error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        file.seek(SeekFrom::Start(start)).map_err(|error| disk_error("error seeking in the file", &error))?;
     }
     let remaining = known_size.map(|_| length);
     let mut response = if parts.method == Method::HEAD {
         empty(StatusCode::OK)
     } else {
         let encoder = (coding == Coding::Gzip).then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-        stream_file(Source { file, remaining, encoder })
+        Response::new(StreamBody::new(frames(Some(Reading { file, remaining, encoder }))).boxed_unsync())
     };
     *response.status_mut() = status;
     set(&mut response, CONTENT_TYPE, "application/octet-stream");
@@ -160,15 +149,14 @@ fn disposition(name: &str) -> String {
     format!("inline; filename*=utf-8''{encoded}")
 }
 
-struct Source {
+struct Reading {
     file: File,
     /// Bytes still owed; nothing when only the end of the file ends it.
     remaining: Option<u64>,
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
-impl Source {
-    /// The next bytes, and what is left after them.
+impl Source for Reading {
     fn next(mut self) -> io::Result<(Bytes, Option<Self>)> {
         let wanted =
             self.remaining.map_or(CHUNK_BYTES, |left| usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES));
@@ -195,17 +183,6 @@ impl Source {
         };
         Ok((bytes.into(), (!last).then_some(self)))
     }
-}
-
-fn stream_file(source: Source) -> Response<Body> {
-    let frames = stream::unfold(Some(source), |source| async move {
-        let source = source?;
-        match blocking(move || source.next()).await.and_then(|piece| piece) {
-            Ok((bytes, rest)) => Some((Ok(Frame::data(bytes)), rest)),
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    Response::new(StreamBody::new(frames).boxed_unsync())
 }
 
 #[cfg(test)]

@@ -4,14 +4,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use flate2::write::MultiGzDecoder;
-use hyper::StatusCode;
 use serde::Serialize;
 
 use super::access::Access;
+use super::disk::{disk_error, ensure_directory};
 use super::encoding::Coding;
 use super::multipart::{PartHeader, Parts, SplitError, Splitter};
 use super::temporary::{TargetError, TemporaryFile};
-use crate::filesystem::directories::{self, MakeError};
 use crate::filesystem::metadata::{self, Metadata};
 use crate::paths;
 use crate::server::body::HttpError;
@@ -29,28 +28,9 @@ pub(super) struct Written {
     pub(super) metadata: Metadata,
 }
 
-pub(super) fn not_enough_space() -> HttpError {
-    HttpError::new(StatusCode::INSUFFICIENT_STORAGE, "not enough disk space available")
-}
-
-pub(super) fn disk_error(doing: &str, error: &io::Error) -> HttpError {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => not_enough_space(),
-        Some(libc::ENAMETOOLONG | libc::ENOTDIR | libc::ELOOP | libc::EISDIR) => {
-            HttpError::bad_request(format!("{doing}: {error}"))
-        }
-        _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{doing}: {error}")),
-    }
-}
-
 /// A temporary file beside its destination, whose directories are made when missing.
 pub(super) fn begin_file(path: &str, access: &Access) -> Result<TemporaryFile, HttpError> {
-    directories::ensure(paths::parent(path), &access.user).map_err(|error| match error {
-        MakeError::IsFile(path) => {
-            HttpError::bad_request(format!("error ensuring directories: path is a file: {path}"))
-        }
-        MakeError::Io(path, error) => disk_error(&format!("error ensuring directories: {path}"), &error),
-    })?;
+    ensure_directory(paths::parent(path), &access.user)?;
     TemporaryFile::create(path, &access.user).map_err(|error| match error {
         TargetError::Directory => HttpError::bad_request(format!("path is a directory: {path}")),
         TargetError::NotAFile => HttpError::bad_request(format!("path is not a regular file: {path}")),

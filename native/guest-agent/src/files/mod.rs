@@ -1,7 +1,9 @@
-//! `/files`: whole files up and down, of any size, in constant memory.
+//! `/files`: files and whole directories up and down, of any size, in constant memory.
 mod access;
+pub(crate) mod archive;
 mod body;
 mod compose;
+mod disk;
 mod download;
 mod encoding;
 mod intake;

@@ -1,8 +1,12 @@
 //! A file that takes its name only once it is whole.
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use crate::filesystem::metadata::{self, Metadata};
 use crate::paths;
@@ -13,7 +17,7 @@ const CREATE_PREFIX: &str = ".wrenn-new-";
 const REPLACE_PREFIX: &str = ".wrenn-put-";
 
 const MAX_LINKS: usize = 40;
-const NEW_FILE_MODE: u32 = 0o644;
+const NEW_FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -39,11 +43,63 @@ pub(super) enum TargetError {
     Io(io::Error),
 }
 
+impl From<Errno> for TargetError {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+/// A name in a directory that does not exist yet, for what shall be renamed once it is whole.
+pub(super) struct TemporaryName {
+    directory: OwnedFd,
+    name: CString,
+    taken: bool,
+}
+
+impl TemporaryName {
+    /// `make` is given names until it finds one that is free.
+    pub(super) fn make<T>(
+        directory: OwnedFd,
+        purpose: Purpose,
+        make: impl Fn(&OwnedFd, &CStr) -> rustix::io::Result<T>,
+    ) -> io::Result<(Self, T)> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+        let prefix = match purpose {
+            Purpose::Create => CREATE_PREFIX,
+            Purpose::Replace => REPLACE_PREFIX,
+        };
+        loop {
+            // The agent's pid tells apart what a predecessor left.
+            let (pid, serial) = (std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+            let name = CString::new(format!("{prefix}{pid:x}-{serial:x}"))?;
+            match make(&directory, &name) {
+                Ok(new) => return Ok((Self { directory, name, taken: false }, new)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub(super) fn rename(mut self, target: &CStr) -> io::Result<()> {
+        rustix::fs::renameat(&self.directory, &self.name, &self.directory, target)?;
+        self.taken = true;
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        if !self.taken {
+            let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+        }
+    }
+}
+
 pub(super) struct TemporaryFile {
     file: File,
-    path: String,
-    target: String,
-    finished: bool,
+    name: TemporaryName,
+    target: CString,
 }
 
 /// Where a name leads: links are followed, also to a file that is not there yet.
@@ -56,37 +112,49 @@ fn follow_links(path: &str) -> io::Result<String> {
         let directory = fs::canonicalize(paths::parent(&path))?;
         path = if link.starts_with('/') { link.into_owned() } else { format!("{}/{link}", directory.display()) };
     }
-    Err(io::Error::from_raw_os_error(libc::ELOOP))
+    Err(Errno::LOOP.into())
+}
+
+/// What a file of that name would be for, and the mode of the file that is there. A link is replaced, not followed.
+pub(super) fn look_at(directory: impl AsFd, name: &CStr) -> Result<(Purpose, Option<Mode>), TargetError> {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) => match FileType::from_raw_mode(there.st_mode) {
+            FileType::RegularFile => Ok((Purpose::Replace, Some(Mode::from_raw_mode(there.st_mode & 0o777)))),
+            FileType::Symlink => Ok((Purpose::Replace, None)),
+            FileType::Directory => Err(TargetError::Directory),
+            _ => Err(TargetError::NotAFile),
+        },
+        Err(Errno::NOENT) => Ok((Purpose::Create, None)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl TemporaryFile {
-    /// Beside what it shall become, so that the renaming is atomic. A file replaced keeps its mode.
+    /// For a path whose links are followed. A file replaced keeps its mode.
     pub(super) fn create(path: &str, user: &User) -> Result<Self, TargetError> {
-        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let path = follow_links(path).map_err(TargetError::Io)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, paths::parent(&path), flags, Mode::empty())?;
+        let target = CString::new(paths::file_name(&path)).map_err(|error| TargetError::Io(error.into()))?;
+        Self::create_in(directory, target, None, user)
+    }
 
-        let target = follow_links(path).map_err(TargetError::Io)?;
-        let (prefix, mode) = match fs::metadata(&target) {
-            Ok(metadata) if metadata.is_dir() => return Err(TargetError::Directory),
-            Ok(metadata) if !metadata.is_file() => return Err(TargetError::NotAFile),
-            Ok(metadata) => (REPLACE_PREFIX, metadata.mode() & 0o777),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (CREATE_PREFIX, NEW_FILE_MODE),
-            Err(error) => return Err(TargetError::Io(error)),
-        };
-        let directory = paths::parent(&target);
-        let separator = if directory == "/" { "" } else { "/" };
-        let file = loop {
-            // The agent's pid tells apart what a predecessor left.
-            let (pid, serial) = (std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-            let path = format!("{directory}{separator}{prefix}{pid:x}-{serial:x}");
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => break Self { file, path, target, finished: false },
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(TargetError::Io(error)),
-            }
-        };
-        fchown(&file.file, Some(user.uid), Some(user.gid)).map_err(TargetError::Io)?;
+    /// Beside what it shall become, so that the renaming is atomic. Without a mode it has that of the file it replaces.
+    pub(super) fn create_in(
+        directory: OwnedFd,
+        target: CString,
+        mode: Option<Mode>,
+        user: &User,
+    ) -> Result<Self, TargetError> {
+        let (purpose, mode_there) = look_at(&directory, &target)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open =
+            |directory: &OwnedFd, name: &CStr| rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+        let (name, file) = TemporaryName::make(directory, purpose, open).map_err(TargetError::Io)?;
+        let file = Self { file: file.into(), name, target };
+        rustix::fs::fchown(&file.file, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
         // After the owner, whose change clears some bits.
-        file.file.set_permissions(Permissions::from_mode(mode)).map_err(TargetError::Io)?;
+        rustix::fs::fchmod(&file.file, mode.or(mode_there).unwrap_or(NEW_FILE_MODE))?;
         Ok(file)
     }
 
@@ -94,18 +162,8 @@ impl TemporaryFile {
         &mut self.file
     }
 
-    pub(super) fn finish(mut self, metadata: &Metadata) -> io::Result<()> {
+    pub(super) fn finish(self, metadata: &Metadata) -> io::Result<()> {
         metadata::write(&self.file, metadata)?;
-        fs::rename(&self.path, &self.target)?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.name.rename(&self.target)
     }
 }

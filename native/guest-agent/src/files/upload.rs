@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use super::access::{self, Access};
 use super::body::next_piece;
+use super::disk::on_disk;
 use super::encoding::{self, Coding};
 use super::intake::{Intake, Written};
 use super::multipart;
@@ -15,7 +16,6 @@ use super::signature::Operation;
 use crate::agent::Agent;
 use crate::filesystem::metadata::{self, Metadata};
 use crate::server::body::{Body, HttpError, discard, json};
-use crate::sync::blocking;
 
 const METADATA_PREFIX: &str = "x-metadata-";
 
@@ -78,13 +78,6 @@ fn metadata_of(headers: &HeaderMap) -> Result<Metadata, HttpError> {
     }
     metadata::check(&metadata).map_err(invalid)?;
     Ok(metadata)
-}
-
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, HttpError> + Send + 'static,
-) -> Result<T, HttpError> {
-    let failed = |error: std::io::Error| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    blocking(work).await.unwrap_or_else(|error| Err(failed(error)))
 }
 
 /// Whatever ends this early, the client leaving included, drops the intake and with it an unfinished file.

@@ -77,8 +77,13 @@ impl Output {
             state.subscribers.clone()
         };
         for subscriber in subscribers {
-            subscriber.push(stream, &bytes).await;
+            subscriber.push(stream, &bytes, || self.others_wait(&subscriber)).await;
         }
+    }
+
+    /// Whether somebody gets nothing because this one takes nothing.
+    fn others_wait(&self, slow: &Arc<Subscriber>) -> bool {
+        lock(&self.state).subscribers.iter().any(|other| !Arc::ptr_eq(other, slow) && other.has_room())
     }
 
     pub(super) fn finish(&self, end: &EndEvent) {
@@ -87,10 +92,6 @@ impl Output {
         for subscriber in state.subscribers.drain(..) {
             subscriber.end(end.clone());
         }
-    }
-
-    pub(super) fn end(&self) -> Option<EndEvent> {
-        lock(&self.state).end.clone()
     }
 
     /// Publishes what can be read until end of file, or until the process is gone and what it wrote has been read.

@@ -1,5 +1,5 @@
 //! Every process users have started, by pid and by tag; ended ones for a while longer.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::launch::{self, Launch};
 use super::output::Subscription;
 use super::running::{Identity, Process, Started};
 use super::spawn::Spawner;
-use crate::connect::ConnectError;
+use crate::connect::{Code, ConnectError};
 use crate::proto::process::process_selector::Selector;
 use crate::proto::process::{ProcessInfo, ProcessSelector};
 use crate::sync::{blocking, lock};
@@ -30,7 +30,34 @@ struct Shared {
     spawner: Spawner,
     cgroup: Option<UserCgroup>,
     entries: Mutex<HashMap<u32, Entry>>,
+    /// Of processes that are being started. Locked before `entries`.
+    claimed_tags: Mutex<HashSet<String>>,
     serial: AtomicU64,
+}
+
+/// A tag that nobody else may start a process with.
+struct TagClaim {
+    tag: String,
+    shared: Arc<Shared>,
+}
+
+impl TagClaim {
+    fn new(shared: &Arc<Shared>, tag: &str) -> Result<Self, ConnectError> {
+        let mut claimed = lock(&shared.claimed_tags);
+        let running = |entry: &Entry| entry.process.tag.as_deref() == Some(tag) && !entry.process.has_ended();
+        if claimed.contains(tag) || lock(&shared.entries).values().any(running) {
+            let message = format!("a process with tag {tag} is running already");
+            return Err(ConnectError::new(Code::AlreadyExists, message));
+        }
+        claimed.insert(tag.to_owned());
+        Ok(Self { tag: tag.to_owned(), shared: shared.clone() })
+    }
+}
+
+impl Drop for TagClaim {
+    fn drop(&mut self) {
+        lock(&self.shared.claimed_tags).remove(&self.tag);
+    }
 }
 
 impl Processes {
@@ -39,6 +66,7 @@ impl Processes {
             spawner: Spawner::new()?,
             cgroup,
             entries: Mutex::default(),
+            claimed_tags: Mutex::default(),
             serial: AtomicU64::new(0),
         })))
     }
@@ -60,6 +88,8 @@ impl Processes {
         tag: Option<String>,
         deadline: Option<Duration>,
     ) -> Result<(Arc<Process>, Subscription), ConnectError> {
+        // Held until the process is among the entries, so that of two starts at once only one has the tag.
+        let _claim = tag.as_deref().map(|tag| TagClaim::new(&self.0, tag)).transpose()?;
         let processes = self.clone();
         let config = launch.config.clone();
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +136,7 @@ impl Processes {
     /// Running processes only, oldest first.
     pub(super) fn list(&self) -> Vec<ProcessInfo> {
         let entries = lock(&self.0.entries);
-        let mut running: Vec<_> = entries.values().filter(|entry| entry.process.end().is_none()).collect();
+        let mut running: Vec<_> = entries.values().filter(|entry| !entry.process.has_ended()).collect();
         running.sort_unstable_by_key(|entry| entry.serial);
         running
             .into_iter()
@@ -129,7 +159,7 @@ impl Processes {
             Some(Selector::Tag(tag)) => entries
                 .values()
                 .filter(|entry| entry.process.tag.as_deref() == Some(tag))
-                .max_by_key(|entry| (entry.process.end().is_none(), entry.serial)),
+                .max_by_key(|entry| (!entry.process.has_ended(), entry.serial)),
         };
         found.map(|entry| entry.process.clone()).ok_or_else(|| match selector {
             Some(Selector::Tag(tag)) => ConnectError::not_found(format!("process with tag {tag} not found")),
@@ -141,11 +171,9 @@ impl Processes {
     /// As `find`, but an ended process is no longer there.
     pub(super) fn find_running(&self, selector: Option<&ProcessSelector>) -> Result<Arc<Process>, ConnectError> {
         let process = self.find(selector)?;
-        match process.end() {
-            None => Ok(process),
-            Some(_) => {
-                Err(ConnectError::not_found(format!("process with pid {} not found: it has ended", process.pid)))
-            }
+        if process.has_ended() {
+            return Err(ConnectError::not_found(format!("process with pid {} not found: it has ended", process.pid)));
         }
+        Ok(process)
     }
 }

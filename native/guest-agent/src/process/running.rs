@@ -19,7 +19,6 @@ use super::spawn::Child;
 use super::subscriber::Stream;
 use super::terminal;
 use crate::connect::ConnectError;
-use crate::proto::process::process_event::EndEvent;
 use crate::proto::process::{ProcessConfig, Pty};
 use crate::readiness::{readable, writable};
 use crate::sync::lock;
@@ -168,8 +167,9 @@ impl Process {
         self.output.subscribe(replay)
     }
 
-    pub(super) fn end(&self) -> Option<EndEvent> {
-        self.output.end()
+    /// True from the moment it is gone, also while readers still take what it has written.
+    pub(super) fn has_ended(&self) -> bool {
+        self.exited.has_happened()
     }
 
     fn ended(&self) -> ConnectError {
@@ -179,7 +179,7 @@ impl Process {
     fn input_error(&self, error: InputError) -> ConnectError {
         match error {
             InputError::ProcessEnded => self.ended(),
-            InputError::Closed if self.exited.has_happened() => self.ended(),
+            InputError::Closed if self.has_ended() => self.ended(),
             InputError::Closed => ConnectError::failed_precondition("stdin is not enabled or is closed"),
             InputError::Failed(message) => {
                 ConnectError::internal(format!("error writing to process {}: {message}", self.pid))
@@ -233,7 +233,7 @@ impl Process {
             .terminal
             .as_deref()
             .ok_or_else(|| ConnectError::failed_precondition("the process has no terminal to resize"))?;
-        rustix::termios::tcsetwinsize(terminal.descriptor.get_ref(), terminal::window_size(pty))
+        terminal::resize(terminal.descriptor.get_ref(), terminal::window_size(pty))
             .map_err(|error| ConnectError::io("error resizing the terminal", &error.into()))
     }
 }

@@ -14,6 +14,14 @@ const PIECE_BYTES: usize = 4 * 1024;
 pub(super) struct Scrollback {
     pieces: VecDeque<(Stream, Vec<u8>)>,
     bytes: usize,
+    /// Older output is gone: the first piece begins anywhere.
+    cut: bool,
+}
+
+/// A terminal that is repainted from the middle of an escape sequence or of a character shows rubbish.
+fn behind_first_line_break(piece: &[u8]) -> &[u8] {
+    let start = memchr::memchr(b'\n', piece).map_or(0, |at| at + 1);
+    piece.get(start..).unwrap_or_default()
 }
 
 impl Scrollback {
@@ -28,6 +36,7 @@ impl Scrollback {
         }
         while self.bytes > KEPT_BYTES {
             let Some((_, piece)) = self.pieces.front_mut() else { break };
+            self.cut = true;
             let excess = self.bytes - KEPT_BYTES;
             if piece.len() <= excess {
                 self.bytes -= piece.len();
@@ -39,8 +48,13 @@ impl Scrollback {
         }
     }
 
+    /// Of a terminal from the first whole line on.
     pub(super) fn pieces(&self) -> impl Iterator<Item = (Stream, Bytes)> {
-        self.pieces.iter().map(|(stream, piece)| (*stream, Bytes::copy_from_slice(piece)))
+        self.pieces.iter().enumerate().map(|(index, (stream, piece))| {
+            let cut = index == 0 && self.cut && *stream == Stream::Pty;
+            let piece = if cut { behind_first_line_break(piece) } else { piece };
+            (*stream, Bytes::copy_from_slice(piece))
+        })
     }
 }
 
@@ -63,5 +77,19 @@ mod tests {
         scrollback.push(Stream::Stderr, &vec![b'x'; 3 * KEPT_BYTES]);
         let kept: Vec<_> = scrollback.pieces().collect();
         assert_eq!(kept, [(Stream::Stderr, Bytes::from(vec![b'x'; KEPT_BYTES]))]);
+    }
+
+    #[test]
+    fn a_terminal_is_repainted_from_a_whole_line_on() {
+        let mut scrollback = Scrollback::default();
+        scrollback.push(Stream::Pty, b"\x1b[31mred\n");
+        let text =
+            |scrollback: &Scrollback| scrollback.pieces().flat_map(|(_, piece)| piece.to_vec()).collect::<Vec<_>>();
+        assert_eq!(text(&scrollback), b"\x1b[31mred\n");
+        scrollback.push(Stream::Pty, b"next\n");
+        scrollback.push(Stream::Pty, &vec![b'x'; KEPT_BYTES - 6]);
+        assert_eq!(scrollback.pieces().next().unwrap().1, b"next\n".as_slice());
+        scrollback.push(Stream::Pty, &vec![b'y'; KEPT_BYTES]);
+        assert_eq!(text(&scrollback), vec![b'y'; KEPT_BYTES]);
     }
 }

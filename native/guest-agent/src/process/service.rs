@@ -70,7 +70,8 @@ async fn start(agent: &Agent, call: &mut Call) -> Result<Events<proto::StartResp
     };
     // The deadline is the process's, not the stream's: it holds when the client has gone.
     let deadline = call.timeout()?;
-    let (process, subscription) = agent.processes.start(launch, request.tag, deadline).await?;
+    let tag = request.tag.filter(|tag| !tag.is_empty());
+    let (process, subscription) = agent.processes.start(launch, tag, deadline).await?;
     Ok(Events::new(&process, subscription, call.keepalive_interval(), None))
 }
 

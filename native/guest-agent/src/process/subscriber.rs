@@ -14,7 +14,8 @@ use crate::sync::lock;
 /// Output a subscriber may be behind before the process has to wait for it.
 const BACKLOG_BYTES: usize = 256 * 1024;
 
-/// How long a subscriber may take nothing at all before its stream is ended and the process goes on.
+/// How long a subscriber may take nothing at all while others wait for it. Alone it may take as long as it likes, as
+/// with any pipe; that it is still there is for its connection to find out.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Waits while the backlog is full. A subscriber that stalls is given up.
-    pub(super) async fn push(&self, stream: Stream, bytes: &Bytes) {
+    /// Waits while the backlog is full. A subscriber that stalls while others wait is given up.
+    pub(super) async fn push(&self, stream: Stream, bytes: &Bytes, others_wait: impl Fn() -> bool) {
         loop {
             let emptied = self.emptied.notified();
             {
@@ -62,11 +63,17 @@ impl Subscriber {
                     break;
                 }
             }
-            if timeout(STALL_LIMIT, emptied).await.is_err() {
+            if timeout(STALL_LIMIT, emptied).await.is_err() && others_wait() {
                 self.give_up();
             }
         }
         self.filled.notify_one();
+    }
+
+    /// Whether it would take more now.
+    pub(super) fn has_room(&self) -> bool {
+        let backlog = lock(&self.backlog);
+        !backlog.closed && backlog.bytes < BACKLOG_BYTES
     }
 
     /// The process has ended; there is always room to say so.
@@ -87,7 +94,11 @@ impl Subscriber {
         backlog.bytes = 0;
         backlog.error = Some(ConnectError::new(
             Code::ResourceExhausted,
-            format!("output was not read for {} seconds; connect to the process again", STALL_LIMIT.as_secs()),
+            format!(
+                "output was not read for {} seconds while others waited for it, so some is lost here; \
+                 connect to the process again",
+                STALL_LIMIT.as_secs()
+            ),
         ));
         drop(backlog);
         self.filled.notify_one();
@@ -136,36 +147,41 @@ mod tests {
         Bytes::from(vec![0; BACKLOG_BYTES / 2])
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_reader_loses_nothing_and_holds_the_writer_back() {
-        let subscriber = std::sync::Arc::new(Subscriber::default());
-        let writer = subscriber.clone();
-        let writing = tokio::spawn(async move {
-            for _ in 0..20 {
-                writer.push(Stream::Stdout, &chunk()).await;
-            }
-            writer.end(EndEvent::default());
-        });
+    /// Reads all there is, waiting before each piece; gives the bytes read when the end was told.
+    async fn read_slowly(subscriber: &Subscriber, pause: Duration) -> Option<usize> {
         let mut bytes = 0;
-        let mut ended = false;
         while let Some(event) = subscriber.next().await {
-            tokio::time::sleep(STALL_LIMIT / 2).await;
+            tokio::time::sleep(pause).await;
             match event.unwrap() {
                 Event::Output(_, chunk) => bytes += chunk.len(),
-                Event::End(_) => ended = true,
+                Event::End(_) => return Some(bytes),
             }
             assert!(lock(&subscriber.backlog).bytes <= 2 * BACKLOG_BYTES);
         }
-        writing.await.unwrap();
-        assert!(ended);
-        assert_eq!(bytes, 10 * BACKLOG_BYTES);
+        None
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_stalls_is_given_up_with_an_error() {
+    async fn a_slow_reader_loses_nothing_and_holds_the_writer_back() {
+        for (pause, others_wait) in [(STALL_LIMIT / 2, true), (STALL_LIMIT * 100, false)] {
+            let subscriber = std::sync::Arc::new(Subscriber::default());
+            let writer = subscriber.clone();
+            let writing = tokio::spawn(async move {
+                for _ in 0..20 {
+                    writer.push(Stream::Stdout, &chunk(), || others_wait).await;
+                }
+                writer.end(EndEvent::default());
+            });
+            assert_eq!(read_slowly(&subscriber, pause).await, Some(10 * BACKLOG_BYTES));
+            writing.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stalls_while_others_wait_is_given_up_with_an_error() {
         let subscriber = Subscriber::default();
         for _ in 0..20 {
-            subscriber.push(Stream::Stdout, &chunk()).await;
+            subscriber.push(Stream::Stdout, &chunk(), || true).await;
         }
         assert_eq!(subscriber.next().await.unwrap().unwrap_err().code, Code::ResourceExhausted);
         assert!(subscriber.next().await.is_none());
@@ -177,7 +193,7 @@ mod tests {
         let writer = subscriber.clone();
         let writing = tokio::spawn(async move {
             for _ in 0..20 {
-                writer.push(Stream::Stdout, &chunk()).await;
+                writer.push(Stream::Stdout, &chunk(), || false).await;
             }
         });
         tokio::task::yield_now().await;

@@ -1,8 +1,9 @@
 //! Pseudo-terminals.
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
@@ -24,6 +25,20 @@ pub(super) fn window_size(pty: &Pty) -> Winsize {
         ws_xpixel: 0,
         ws_ypixel: 0,
     }
+}
+
+/// The kernel tells programs of a size that is new. One that is not comes from somebody who has just attached and needs
+/// what fills the screen to draw itself again.
+pub(super) fn resize(ours: impl AsFd, size: Winsize) -> rustix::io::Result<()> {
+    let before = rustix::termios::tcgetwinsize(&ours)?;
+    rustix::termios::tcsetwinsize(&ours, size)?;
+    if (before.ws_col, before.ws_row) == (size.ws_col, size.ws_row)
+        && let Ok(foreground) = rustix::termios::tcgetpgrp(&ours)
+    {
+        // Nobody may be in the foreground any more; by default the signal is ignored.
+        let _ = rustix::process::kill_process_group(foreground, Signal::WINCH);
+    }
+    Ok(())
 }
 
 /// The agent's side, non-blocking, and the process's side.

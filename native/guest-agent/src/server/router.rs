@@ -74,7 +74,7 @@ fn plain(outcome: Result<Response<Body>, HttpError>) -> Response<Body> {
 
 /// What needs the token once there is one.
 async fn guarded(agent: Arc<Agent>, path: &str, request: Request<Incoming>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let allowed = lock(&agent.settings).accepts_token(token(&parts.headers));
     let rpc = path.strip_prefix('/').and_then(|path| path.split_once('/')).filter(|(service, method)| {
         matches!(*service, "process.Process" | "filesystem.Filesystem") && !method.contains('/')
@@ -83,6 +83,7 @@ async fn guarded(agent: Arc<Agent>, path: &str, request: Request<Incoming>) -> R
         return self::rpc(agent, allowed, service, method, parts, body).await;
     }
     if !allowed {
+        discard(&mut body).await;
         return unauthorized().into_response();
     }
     match (path, &parts.method) {
@@ -90,6 +91,9 @@ async fn guarded(agent: Arc<Agent>, path: &str, request: Request<Incoming>) -> R
         ("/metrics", &Method::GET) => plain(metrics::handle(&agent).await),
         ("/envs" | "/metrics", _) => method_not_allowed("GET"),
         ("/files/compose", &Method::POST) => plain(files::compose(&agent, parts, body).await),
+        ("/files/archive", &Method::GET) => plain(files::archive::download(&agent, &parts).await),
+        ("/files/archive", &Method::POST) => plain(files::archive::upload(&agent, &parts, &mut body).await),
+        ("/files/archive", _) => method_not_allowed("GET, POST"),
         ("/files/compose", _) => method_not_allowed("POST"),
         _ => HttpError::new(StatusCode::NOT_FOUND, format!("there is no {path} here")).into_response(),
     }

@@ -1,5 +1,6 @@
 /** `wrenn down`: stops the server, and does not forget the sandboxes that are running. */
 import { formatId, hostAgentProto, parseUuid, WrennError } from "@wrenn/contract";
+import { Sandbox } from "@wrenn/sdk";
 import { isAlive, type Layout, layoutFromEnvironment, signalProcess, waitForExit } from "@wrenn/system";
 import { HostAgentClient } from "../server/host-agent-client.ts";
 import { endPart, type PartName, readPartRecord } from "../server/part.ts";
@@ -75,11 +76,11 @@ async function liveSandboxes(layout: Layout): Promise<{ running: string[]; areNa
 
 /** Through the API, so that the records agree; what no team of ours owns there, at the host agent. */
 async function destroyAll(layout: Layout, ids: readonly string[]): Promise<void> {
-  const { client } = await connectToServer(layout);
+  const { api } = await connectToServer(layout);
   const agent = new HostAgentClient(layout);
   for (const id of ids) {
     try {
-      await client.sandboxes.destroy(id);
+      await Sandbox.destroy(id, api);
     } catch (error) {
       if (!(error instanceof WrennError) || error.code !== "sandbox_not_found") throw error;
       await agent.destroySandbox(id.replace(/^sb-/, ""));

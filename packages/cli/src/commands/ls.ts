@@ -1,25 +1,51 @@
 /** `wrenn ls`: the sandboxes of the key's team. */
+import { sandboxStatuses, type SandboxStatus, WrennError } from "@wrenn/contract";
+import { Sandbox, type SandboxInfo } from "@wrenn/sdk";
 import { layoutFromEnvironment } from "@wrenn/system";
 import { connectToServer } from "../local-server.ts";
+import { sandboxToJson } from "../sandbox-json.ts";
 import { printJson } from "../terminal/messages.ts";
-import { formatTable } from "../terminal/table.ts";
+import { type Cell, formatTable } from "../terminal/table.ts";
+import { paint, statusColours } from "../terminal/text.ts";
 import { formatSpan } from "../units.ts";
+import type { ListFlags } from "../verbs/sandboxes.ts";
 
-export async function listSandboxes(options: { json: boolean }): Promise<number> {
-  const { client } = await connectToServer(layoutFromEnvironment());
-  const sandboxes = (await client.sandboxes.list()).map(({ info }) => info);
-  if (options.json) {
-    printJson({ sandboxes });
-    return 0;
-  }
-  const rows = sandboxes.map((info) => [
+const columns = ["ID", "STATUS", "TEMPLATE", "VCPUS", "MEMORY", "AGE"] as const;
+
+export async function listSandboxes(flags: ListFlags): Promise<number> {
+  const { api } = await connectToServer(layoutFromEnvironment());
+  const filter = {
+    status: flags.all === true ? sandboxStatuses : parseStatuses(flags.status),
+    template: flags.template,
+    metadata: flags.metadata,
+  };
+  const sandboxes: SandboxInfo[] = [];
+  for await (const info of Sandbox.list({ ...api, ...filter })) sandboxes.push(info);
+  if (flags.json === true) printJson({ sandboxes: sandboxes.map(sandboxToJson) });
+  else if (flags.quiet === true) process.stdout.write(sandboxes.map(({ id }) => `${id}\n`).join(""));
+  else process.stdout.write(`${formatTable(columns, sandboxes.map(toRow))}\n`);
+  return 0;
+}
+
+function parseStatuses(text: string | undefined): SandboxStatus[] | undefined {
+  return text?.split(",").map((given) => {
+    const status = sandboxStatuses.find((known) => known === given);
+    if (status !== undefined) return status;
+    throw new WrennError("invalid_request", {
+      message: `"${given}" is no status of a sandbox.`,
+      suggestion: `Give one of ${sandboxStatuses.join(", ")}.`,
+    });
+  });
+}
+
+function toRow(info: SandboxInfo): Cell[] {
+  const reason = info.statusReason === null ? "" : ` (${info.statusReason.code})`;
+  return [
     info.id,
-    info.status_reason === null ? info.status : `${info.status} (${info.status_reason.code})`,
+    { text: `${info.status}${reason}`, show: (padded) => paint(padded, statusColours[info.status]) },
     info.template,
     String(info.vcpus),
-    `${info.memory_mib} MiB`,
-    formatSpan(Date.now() - Date.parse(info.created_at)),
-  ]);
-  process.stdout.write(`${formatTable(["ID", "STATUS", "TEMPLATE", "VCPUS", "MEMORY", "AGE"], rows)}\n`);
-  return 0;
+    `${info.memoryMib} MiB`,
+    formatSpan(Date.now() - info.createdAt.getTime()),
+  ];
 }

@@ -1,6 +1,6 @@
 /** `wrenn run`. */
 import { layoutFromEnvironment } from "@wrenn/system";
-import type { RunFlags } from "../program.ts";
+import type { RunFlags } from "../verbs/commands.ts";
 import { runInSandbox } from "../run/run-in-sandbox.ts";
 
 export async function run(command: string, args: readonly string[], flags: RunFlags): Promise<number> {

@@ -1,10 +1,11 @@
 /** A report for people: a line per check, what to do below it, and a last line that sums up. */
+import { paint } from "../terminal/text.ts";
 import type { CheckStatus, DoctorReport } from "./check.ts";
 
 const symbols: Readonly<Record<CheckStatus, string>> = {
-  ok: "\u001B[32m✓\u001B[0m",
-  warning: "\u001B[33m!\u001B[0m",
-  failed: "\u001B[31m✗\u001B[0m",
+  ok: paint("✓", "green"),
+  warning: paint("!", "yellow"),
+  failed: paint("✗", "red"),
 };
 const words: Readonly<Record<CheckStatus, string>> = { ok: "ok     ", warning: "warning", failed: "FAILED " };
 const visibleWidth = { terminal: 1, plain: 7 } as const;

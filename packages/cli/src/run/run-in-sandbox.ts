@@ -1,20 +1,20 @@
 /** `wrenn run`: one command in a sandbox of its own, which is gone when the command has ended, however it ends. */
 import { randomUUID } from "node:crypto";
-import { constants } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { asWrennError, deadlines, WrennError } from "@wrenn/contract";
-import type { CommandResult, CreateSandboxOptions, Sandbox, WrennClient } from "@wrenn/sdk";
+import { asWrennError, deadlines } from "@wrenn/contract";
+import { type ConnectionOptions, type CreateSandboxOptions, Sandbox } from "@wrenn/sdk";
 import { type Layout, pollUntil } from "@wrenn/system";
 import { ensureServer } from "../ensure-server.ts";
 import type { Connection } from "../local-server.ts";
 import { findSandboxOfRun, runMetadata, thisProcess } from "../server/abandoned-runs.ts";
+import { endingToJson, exitCodeOf, explainEnd, reportFailure } from "../session/exit.ts";
+import { followProcess } from "../session/follow.ts";
+import { Interrupts } from "../session/interrupts.ts";
+import { CapturedOutput, streamedOutput } from "../session/output.ts";
+import { commandStarter, terminalStarter } from "../session/process.ts";
 import { flushOutput } from "../terminal/flush.ts";
 import { printJson, reportError, say } from "../terminal/messages.ts";
 import { Progress } from "../terminal/progress.ts";
-import { formatSeconds } from "../units.ts";
-import { forwardInput, lendTerminal, terminalSize } from "./input.ts";
-import { GivenUp, Interrupts } from "./interrupts.ts";
-import { CapturedOutput, type RunOutput, streamedOutput } from "./output.ts";
 
 export interface RunOptions {
   layout: Layout;
@@ -33,14 +33,7 @@ export interface RunOptions {
   quiet: boolean;
 }
 
-/** Wrenn's own failures, told apart from the command's; 126 and 127 are as shells have them. */
-export const exitCodes = { timedOut: 124, wrenn: 125, notExecutable: 126, notFound: 127 } as const;
-
-/** How much later than the guest's own deadline this side gives up, should the guest have stopped answering. */
-const timeoutGraceMs = 10_000;
 const destroyRetryMs = 500;
-/** What breaks the input may have ended the sandbox: following the command says so within this, and says why. */
-const inputGraceMs = 5_000;
 /** A create that was interrupted may not have reached the server yet. */
 const unborn = { appearsWithinMs: 2_000, listTimeoutMs: 10_000 } as const;
 
@@ -48,152 +41,66 @@ const unborn = { appearsWithinMs: 2_000, listTimeoutMs: 10_000 } as const;
 export async function runInSandbox(options: RunOptions): Promise<number> {
   const interrupts = new Interrupts();
   const captured = options.json ? new CapturedOutput() : null;
-  const output =
-    captured ??
-    streamedOutput(() => {
-      interrupts.giveUp(new GivenUp("the output was closed", 128 + constants.signals.SIGPIPE));
-    });
+  const output = captured ?? streamedOutput(interrupts);
   const progress = new Progress({ quiet: options.quiet });
-  const start = performance.now();
+  const begun = performance.now();
   let sandbox: Sandbox | null = null;
   try {
     const connection = await ensureServer(options.layout, progress, interrupts.signal);
     sandbox = await createForRun(connection, options, progress, interrupts);
-    const createdMs = performance.now() - start;
-    const { result, reconnected } = await follow(sandbox, options, output, interrupts);
-    const exitCode = result.timedOut ? exitCodes.timedOut : result.exitCode;
-    if (captured === null) explainEnd(result, options);
-    else printJson(jsonResult(sandbox, options, result, exitCode, captured, reconnected, { createdMs, start }));
-    return exitCode;
+    const createdMs = performance.now() - begun;
+    const request = { ...options, command: [options.command, ...options.args] };
+    const start = options.tty ? terminalStarter(sandbox, request) : commandStarter(sandbox, request);
+    const ending = await followProcess(start, { output, interrupts, timeoutMs: options.timeoutMs });
+    if (captured === null) explainEnd(ending.result, options);
+    else printJson(jsonResult(sandbox, options, endingToJson(ending, captured), { createdMs, begun }));
+    return exitCodeOf(ending.result);
   } catch (error) {
     // What was under way when the run was given up fails in many ways, all for that one reason.
     return reportFailure(interrupts.signal.aborted ? interrupts.signal.reason : error, options);
   } finally {
     await flushOutput(interrupts.signal);
-    interrupts.destroying();
+    interrupts.tidyingUp();
     if (sandbox !== null) await leave(sandbox, options, progress);
     interrupts.dispose();
   }
 }
 
 async function createForRun(
-  { client, isLocal }: Connection,
+  { api, isLocal }: Connection,
   options: RunOptions,
   progress: Progress,
   interrupts: Interrupts,
 ): Promise<Sandbox> {
   const run = randomUUID();
   const request: CreateSandboxOptions = {
+    ...api,
     // A sandbox that is kept has no owner, nor has one on a server that cannot see this process.
     metadata: options.keep || !isLocal ? runMetadata(run) : runMetadata(run, await thisProcess()),
-    ...(options.vcpus === undefined ? {} : { vcpus: options.vcpus }),
-    ...(options.memoryMib === undefined ? {} : { memoryMib: options.memoryMib }),
-    ...(options.diskMib === undefined ? {} : { diskMib: options.diskMib }),
+    vcpus: options.vcpus,
+    memoryMib: options.memoryMib,
+    diskMib: options.diskMib,
     signal: interrupts.signal,
   };
   try {
-    return await progress.during("creating a sandbox", () => client.sandboxes.create(request));
+    return await progress.during("creating a sandbox", () => Sandbox.create(request));
   } catch (error) {
     // The server goes on with what it was asked for.
     if (interrupts.signal.aborted) {
-      interrupts.destroying();
-      await destroyUnborn(client, run);
+      interrupts.tidyingUp();
+      await destroyUnborn(api, run);
     }
     throw error;
   }
 }
 
-async function destroyUnborn(client: WrennClient, run: string): Promise<void> {
+async function destroyUnborn(api: ConnectionOptions, run: string): Promise<void> {
   const signal = AbortSignal.timeout(unborn.listTimeoutMs);
-  const sandbox = await pollUntil(() => findSandboxOfRun(client, run, signal), {
+  const sandbox = await pollUntil(() => findSandboxOfRun(api, run, signal), {
     timeoutMs: unborn.appearsWithinMs,
     intervalMs: 100,
   });
-  await sandbox?.destroy({ signal: AbortSignal.timeout(deadlines.destroySandbox) });
-}
-
-async function follow(
-  sandbox: Sandbox,
-  options: RunOptions,
-  output: RunOutput,
-  interrupts: Interrupts,
-): Promise<{ result: CommandResult; reconnected: boolean }> {
-  let reconnected = false;
-  const command = await sandbox.commands.start(options.command, {
-    args: options.args,
-    envs: options.env,
-    ...(options.user === undefined ? {} : { user: options.user }),
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-    ...(options.tty ? { pty: terminalSize() } : {}),
-    onStdout: (bytes) => output.stdout(bytes),
-    onStderr: (bytes) => output.stderr(bytes),
-    onReconnect: () => {
-      reconnected = true;
-      // Also with --quiet: whoever pipes the output on has no other way to know that it is not whole.
-      say("wrenn: the connection was made again; some output may be missing");
-    },
-    signal: interrupts.signal,
-  });
-  interrupts.forwardTo(command);
-  const returnTerminal = options.tty ? lendTerminal(command) : (): void => undefined;
-  const backstop =
-    options.timeoutMs === undefined
-      ? undefined
-      : setTimeout(() => {
-          interrupts.giveUp(new GivenUp(timeoutMessage(options), exitCodes.timedOut));
-        }, options.timeoutMs + timeoutGraceMs);
-  let ended = false;
-  let inputFailed: NodeJS.Timeout | undefined;
-  // Ends by itself with the command; what it waits for must not keep the run from ending.
-  forwardInput(command, { tty: options.tty }).catch((error: unknown) => {
-    if (ended) return;
-    // The command would wait for the rest of its input for ever.
-    inputFailed = setTimeout(() => {
-      interrupts.giveUp(inputError(error));
-    }, inputGraceMs);
-  });
-  try {
-    return { result: await Promise.race([command.wait(), interrupts.givenUp()]), reconnected };
-  } finally {
-    ended = true;
-    interrupts.commandEnded();
-    clearTimeout(inputFailed);
-    clearTimeout(backstop);
-    returnTerminal();
-  }
-}
-
-function inputError(cause: unknown): WrennError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new WrennError(asWrennError(cause).code, {
-    message: `The command's input could not be handed on to its end: ${reason}`,
-    suggestion: "Run it again: how much of its input the command has had is not known.",
-    cause,
-  });
-}
-
-function explainEnd(result: CommandResult, options: RunOptions): void {
-  if (result.timedOut) say(`wrenn: ${timeoutMessage(options)}`);
-  if (result.oomKilled) reportError(new WrennError("guest_out_of_memory"), { json: false });
-}
-
-function timeoutMessage(options: RunOptions): string {
-  return `the command was stopped after ${formatSeconds(options.timeoutMs ?? 0)} (--timeout)`;
-}
-
-/** Says why there is no exit code of the command's own, and returns the one there is instead. */
-function reportFailure(thrown: unknown, options: RunOptions): number {
-  if (thrown instanceof GivenUp) {
-    const code = thrown.exitCode === exitCodes.timedOut ? "timed_out" : "interrupted";
-    if (options.json) printJson({ exit_code: thrown.exitCode, error: { code, message: thrown.message } });
-    else if (thrown.exitCode === exitCodes.timedOut) say(`wrenn: ${thrown.message}`);
-    return thrown.exitCode;
-  }
-  reportError(thrown, { json: options.json });
-  const { code } = asWrennError(thrown);
-  if (code === "command_not_found") return exitCodes.notFound;
-  return code === "command_not_executable" ? exitCodes.notExecutable : exitCodes.wrenn;
+  if (sandbox !== null) await Sandbox.destroy(sandbox.id, { ...api, requestTimeoutMs: deadlines.destroySandbox });
 }
 
 /** Destroys the sandbox, or says how to. A failure is reported, and does not change what the command has come to. */
@@ -229,23 +136,15 @@ async function destroyPatiently(sandbox: Sandbox): Promise<void> {
 function jsonResult(
   sandbox: Sandbox,
   options: RunOptions,
-  result: CommandResult,
-  exitCode: number,
-  captured: CapturedOutput,
-  reconnected: boolean,
-  times: { createdMs: number; start: number },
+  ending: Record<string, unknown>,
+  times: { createdMs: number; begun: number },
 ): Record<string, unknown> {
   return {
     sandbox_id: sandbox.id,
     kept: options.keep,
     engine: sandbox.info.engine,
-    exit_code: exitCode,
-    exited: result.exited,
-    timed_out: result.timedOut,
-    oom_killed: result.oomKilled,
-    ...captured.toJson(),
-    output_incomplete: reconnected,
+    ...ending,
     created_ms: Math.round(times.createdMs),
-    command_ms: Math.round(performance.now() - times.start - times.createdMs),
+    command_ms: Math.round(performance.now() - times.begun - times.createdMs),
   };
 }

@@ -1,12 +1,12 @@
 import { createServer, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { WrennClient } from "@wrenn/sdk";
+import type { ConnectionOptions } from "@wrenn/sdk";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { destroyAbandonedRuns, runMetadata, thisProcess } from "./abandoned-runs.ts";
 
 const ids = [1, 2].map((n) => `sb-01890000-0000-7000-8000-00000000000${n}`);
 let server: Server;
-let client: WrennClient;
+let api: ConnectionOptions;
 let destroyed: string[];
 /** How the stand-in for the server answers a destroy. */
 let answerDestroy: (id: string, response: ServerResponse) => void;
@@ -25,6 +25,9 @@ beforeEach(async () => {
     memory_mib: 512,
     disk_mib: 5_120,
     metadata: runMetadata("run", owner),
+    timeout_seconds: null,
+    on_timeout: "destroy",
+    expires_at: null,
     host_id: null,
     engine: "qemu-tcg",
     created_at: "2026-01-01T00:00:00.000Z",
@@ -38,7 +41,7 @@ beforeEach(async () => {
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
-  client = new WrennClient({ url: `http://127.0.0.1:${port}`, apiKey: `wrn_${"0".repeat(40)}` });
+  api = { apiUrl: `http://127.0.0.1:${port}`, apiKey: `wrn_${"0".repeat(40)}` };
 });
 
 afterEach(async () => {
@@ -53,7 +56,7 @@ it("a sandbox that cannot be destroyed does not keep the others", async () => {
     response.end(JSON.stringify({ error: { code: "host_unavailable", message: "The agent is away." } }));
   };
   const said: string[] = [];
-  await destroyAbandonedRuns(client, (message) => said.push(message), new AbortController().signal);
+  await destroyAbandonedRuns(api, (message) => said.push(message), new AbortController().signal);
   expect(destroyed).toEqual([ids[1]]);
   expect(said).toEqual([expect.stringContaining("The agent is away."), expect.stringContaining(`destroyed ${ids[1]}`)]);
 });
@@ -63,7 +66,7 @@ it("a destroy that takes long does not keep the server from stopping", async () 
   answerDestroy = () => {
     stop.abort();
   };
-  await expect(destroyAbandonedRuns(client, () => undefined, stop.signal)).rejects.toMatchObject({
+  await expect(destroyAbandonedRuns(api, () => undefined, stop.signal)).rejects.toMatchObject({
     name: "AbortError",
   });
 });

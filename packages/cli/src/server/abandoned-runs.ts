@@ -1,8 +1,8 @@
 /** Sandboxes of `wrenn run` whose command line has been killed before it could destroy them. */
 import { readlink } from "node:fs/promises";
-import { deadlines, describeError, WrennError } from "@wrenn/contract";
-import type { Sandbox, WrennClient } from "@wrenn/sdk";
-import { identifyProcess, isAlive, processIdentitySchema, withTimeLimit } from "@wrenn/system";
+import { deadlines, describeError } from "@wrenn/contract";
+import { type ConnectionOptions, Sandbox, type SandboxInfo } from "@wrenn/sdk";
+import { identifyProcess, isAlive, processIdentitySchema } from "@wrenn/system";
 import { z } from "zod";
 
 /** Metadata keys of a run's sandbox: which run it is of, and which process destroys it in the end. */
@@ -33,15 +33,14 @@ const listTimeoutMs = 15_000;
 
 /** Destroys the sandboxes of runs whose process is gone, until aborted. What fails is left to the next time. */
 export async function destroyAbandonedRuns(
-  client: WrennClient,
+  api: ConnectionOptions,
   report: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const sandboxes = await withDeadline(listTimeoutMs, signal, (bounded) => client.sandboxes.list({ signal: bounded }));
-  for (const sandbox of sandboxes) {
+  for await (const sandbox of Sandbox.list({ ...api, signal, requestTimeoutMs: listTimeoutMs })) {
     if (!(await isAbandoned(sandbox))) continue;
     try {
-      await withDeadline(deadlines.destroySandbox, signal, (bounded) => sandbox.destroy({ signal: bounded }));
+      await Sandbox.destroy(sandbox.id, { ...api, signal, requestTimeoutMs: deadlines.destroySandbox });
       report(`destroyed ${sandbox.id}: the command line that ran it is gone`);
     } catch (error) {
       signal.throwIfAborted();
@@ -50,30 +49,26 @@ export async function destroyAbandonedRuns(
   }
 }
 
-async function withDeadline<Value>(
-  timeoutMs: number,
-  signal: AbortSignal,
-  work: (signal: AbortSignal) => Promise<Value>,
-): Promise<Value> {
-  const late = (): Error =>
-    new WrennError("server_unreachable", { message: `The server did not answer within ${timeoutMs} ms.` });
-  return withTimeLimit(timeoutMs, late, [signal], work);
-}
-
 /** The sandbox of a run, whatever its status; null when there is none (yet). */
-export async function findSandboxOfRun(client: WrennClient, run: string, signal: AbortSignal): Promise<Sandbox | null> {
-  const sandboxes = await client.sandboxes.list({ signal });
-  return sandboxes.find((sandbox) => sandbox.info.metadata[runKey] === run) ?? null;
+export async function findSandboxOfRun(
+  api: ConnectionOptions,
+  run: string,
+  signal: AbortSignal,
+): Promise<SandboxInfo | null> {
+  for await (const sandbox of Sandbox.list({ ...api, signal })) {
+    if (sandbox.metadata[runKey] === run) return sandbox;
+  }
+  return null;
 }
 
-async function isAbandoned(sandbox: Sandbox): Promise<boolean> {
+async function isAbandoned(sandbox: SandboxInfo): Promise<boolean> {
   const owner = readOwner(sandbox);
   if (owner === null || owner.pidNamespace !== (await readPidNamespace())) return false;
   return !(await isAlive(owner.process));
 }
 
-function readOwner(sandbox: Sandbox): RunOwner | null {
-  const text = sandbox.info.metadata[ownerKey];
+function readOwner(sandbox: SandboxInfo): RunOwner | null {
+  const text = sandbox.metadata[ownerKey];
   if (text === undefined) return null;
   try {
     return ownerSchema.parse(JSON.parse(text));

@@ -24,9 +24,9 @@ export function readVersion(): string {
  * Loads `.env` from the folder of the launcher; variables that are set already win. Not from the current folder, where
  * somebody else's `.env` may name a DATABASE_URL that is not ours.
  */
-export function loadEnvironmentFile(): void {
+export function loadEnvironmentFile(folder: string = repositoryRoot): void {
   try {
-    process.loadEnvFile(path.join(repositoryRoot, ".env"));
+    process.loadEnvFile(path.join(folder, ".env"));
   } catch (error) {
     if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
   }

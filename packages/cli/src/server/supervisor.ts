@@ -2,7 +2,6 @@
 import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { asWrennError, describeError, type hostAgentProto, WrennError } from "@wrenn/contract";
-import { WrennClient } from "@wrenn/sdk";
 import { identifyProcess, isAlive, type Layout } from "@wrenn/system";
 import { destroyAbandonedRuns } from "./abandoned-runs.ts";
 import { prepareDirectories } from "./directories.ts";
@@ -125,8 +124,8 @@ async function keepHouse(
       for (const part of parts) await rotateLog(layout.log(part.name));
       const credentials = await readCredentials(layout);
       if (credentials !== null) {
-        const client = new WrennClient({ url: credentials.url, apiKey: credentials.api_key });
-        await destroyAbandonedRuns(client, report, signal);
+        const api = { apiUrl: credentials.url, apiKey: credentials.api_key };
+        await destroyAbandonedRuns(api, report, signal);
       }
     } catch (error) {
       // The control plane or its database is away; the next round finds what this one missed.

@@ -2,6 +2,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, rm, symlink, utimes, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { findProgram, run, runUnchecked, type RunResult } from "@wrenn/system";
@@ -69,6 +71,28 @@ describe("the launcher", { timeout: timeoutMs }, () => {
     await symlink(wrenn, link);
     const { exitCode, stderr } = await runUnchecked(link, ["--version"], { cwd: "/" });
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  });
+
+  it("takes variables from the file beside it, not from one in the current folder, and the environment's own before both", async () => {
+    const keys: unknown[] = [];
+    // Stands in for a server: what counts is which one is asked, and with which key.
+    const server = createServer((request, response) => {
+      keys.push(request.headers["x-api-key"]);
+      response.setHeader("Content-Type", "application/json").end('{"sandboxes":[],"next_cursor":null}');
+    });
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    const { port } = server.address() as AddressInfo;
+    const elsewhere = await mkdtemp(path.join(directory, "elsewhere-"));
+    await writeFile(path.join(elsewhere, ".env"), "WRENN_API_URL=http://127.0.0.1:1\nWRENN_API_KEY=not-this-one\n");
+    const file = path.join(copy, ".env");
+    await writeFile(file, `WRENN_API_URL="http://127.0.0.1:${port}" # quoted\nWRENN_API_KEY='of-the-file'\n`);
+    for (const env of [{}, { WRENN_API_KEY: "of-the-environment" }]) {
+      const options = { timeoutMs, cwd: elsewhere, env: { PATH: process.env["PATH"], ...env } };
+      expect(await runUnchecked(wrenn, ["ls", "--json"], options)).toMatchObject({ exitCode: 0, stderr: "" });
+    }
+    expect(keys).toEqual(["of-the-file", "of-the-environment"]);
+    await rm(file);
+    server.close();
   });
 
   it("compiles again when a source is newer, or the output is gone", async () => {

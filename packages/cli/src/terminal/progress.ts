@@ -19,10 +19,17 @@ export class Progress {
     this.#stream = options.stream ?? process.stderr;
   }
 
-  /** Shows the step on a terminal while the work lasts, and nothing of it afterwards. */
-  async during<Result>(step: string, work: () => Promise<Result>): Promise<Result> {
+  /**
+   * Shows the step on a terminal while the work lasts, and nothing of it afterwards.
+   * @param describe how far it is; default the time it has taken
+   */
+  async during<Result>(
+    step: string,
+    work: () => Promise<Result>,
+    describe: (elapsedMs: number) => string = formatSeconds,
+  ): Promise<Result> {
     if (this.#quiet || !this.#stream.isTTY) return work();
-    const stop = this.#draw(step);
+    const stop = this.#draw(step, describe);
     try {
       return await work();
     } finally {
@@ -38,14 +45,16 @@ export class Progress {
     return result;
   }
 
-  #draw(step: string): () => void {
+  #draw(step: string, describe: (elapsedMs: number) => string): () => void {
     const start = performance.now();
     let drawn = false;
     const draw = (): void => {
       const elapsed = performance.now() - start;
       if (elapsed < firstDrawMs) return;
       drawn = true;
-      this.#stream.write(`\r${step} … ${formatSeconds(elapsed)}\u001B[K`);
+      // A line that wraps could not be drawn over.
+      const line = `${step} … ${describe(elapsed)}`.slice(0, (this.#stream.columns || 80) - 1);
+      this.#stream.write(`\r${line}\u001B[K`);
     };
     const timer = setInterval(draw, redrawMs);
     return () => {

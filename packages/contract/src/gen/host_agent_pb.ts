@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file host_agent.proto.
  */
 export const file_host_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChBob3N0X2FnZW50LnByb3RvEg13cmVubi5ob3N0LnYxIlQKCUVycm9ySW5mbxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSEgoKc3VnZ2VzdGlvbhgDIAEoCRIUCgxkZXRhaWxzX2pzb24YBCABKAkiEAoOR2V0SG9zdFJlcXVlc3QikwIKD0dldEhvc3RSZXNwb25zZRIVCg1hZ2VudF92ZXJzaW9uGAEgASgJEhEKCWNwdV9jb3VudBgCIAEoDRIYChBtZW1vcnlfdG90YWxfbWliGAMgASgNEhwKFG1lbW9yeV9hdmFpbGFibGVfbWliGAQgASgNEhwKFGRpc2tfYXZhaWxhYmxlX2J5dGVzGAUgASgEEg4KBmVuZ2luZRgGIAEoCRIWCg5lbmdpbmVfdmVyc2lvbhgHIAEoCRIVCg1lbmdpbmVfcmVhc29uGAggASgJEhYKDmtlcm5lbF92ZXJzaW9uGAkgASgJEhMKC3Nsb3RzX3JlYWR5GAogASgNEhQKDHNsb3RzX2luX3VzZRgLIAEoDSJkCgVEZWF0aBIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNvbnNvbGVfdGFpbBgEIAEoCSIwCgpTdGVwVGltaW5nEgwKBHN0ZXAYASABKAkSFAoMbWlsbGlzZWNvbmRzGAIgASgBIq0CCgdTYW5kYm94EhIKCnNhbmRib3hfaWQYASABKAkSKgoFc3RhdGUYAiABKA4yGy53cmVubi5ob3N0LnYxLlNhbmRib3hTdGF0ZRINCgV2Y3B1cxgDIAEoDRISCgptZW1vcnlfbWliGAQgASgNEhAKCGRpc2tfbWliGAUgASgNEg4KBmVuZ2luZRgGIAEoCRIuCgpjcmVhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgVkZWF0aBgIIAEoCzIULndyZW5uLmhvc3QudjEuRGVhdGgSFwoPZGlza191c2VkX2J5dGVzGAkgASgEEi8KDGNyZWF0ZV9zdGVwcxgKIAMoCzIZLndyZW5uLmhvc3QudjEuU3RlcFRpbWluZyKfAgoUQ3JlYXRlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIPCgd0ZWFtX2lkGAIgASgJEhgKEHRlbXBsYXRlX3RlYW1faWQYAyABKAkSEwoLdGVtcGxhdGVfaWQYBCABKAkSDQoFdmNwdXMYBSABKA0SEgoKbWVtb3J5X21pYhgGIAEoDRIQCghkaXNrX21pYhgHIAEoDRI7CgRlbnZzGAggAygLMi0ud3Jlbm4uaG9zdC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZzRW50cnkSFAoMYWNjZXNzX3Rva2VuGAkgASgJGisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkAKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRInCgdzYW5kYm94GAEgASgLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94IisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiJwoRR2V0U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSI9ChJHZXRTYW5kYm94UmVzcG9uc2USJwoHc2FuZGJveBgBIAEoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJCChVMaXN0U2FuZGJveGVzUmVzcG9uc2USKQoJc2FuZGJveGVzGAEgAygLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94KpoBCgxTYW5kYm94U3RhdGUSHQoZU0FOREJPWF9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlNBTkRCT1hfU1RBVEVfQ1JFQVRJTkcQARIZChVTQU5EQk9YX1NUQVRFX1JVTk5JTkcQAhIcChhTQU5EQk9YX1NUQVRFX0RFU1RST1lJTkcQAxIWChJTQU5EQk9YX1NUQVRFX0RFQUQQBDK/AwoJSG9zdEFnZW50EkgKB0dldEhvc3QSHS53cmVubi5ob3N0LnYxLkdldEhvc3RSZXF1ZXN0Gh4ud3Jlbm4uaG9zdC52MS5HZXRIb3N0UmVzcG9uc2USWgoNQ3JlYXRlU2FuZGJveBIjLndyZW5uLmhvc3QudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaJC53cmVubi5ob3N0LnYxLkNyZWF0ZVNhbmRib3hSZXNwb25zZRJdCg5EZXN0cm95U2FuZGJveBIkLndyZW5uLmhvc3QudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiUud3Jlbm4uaG9zdC52MS5EZXN0cm95U2FuZGJveFJlc3BvbnNlElEKCkdldFNhbmRib3gSIC53cmVubi5ob3N0LnYxLkdldFNhbmRib3hSZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5HZXRTYW5kYm94UmVzcG9uc2USWgoNTGlzdFNhbmRib3hlcxIjLndyZW5uLmhvc3QudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChBob3N0X2FnZW50LnByb3RvEg13cmVubi5ob3N0LnYxIlQKCUVycm9ySW5mbxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSEgoKc3VnZ2VzdGlvbhgDIAEoCRIUCgxkZXRhaWxzX2pzb24YBCABKAkiEAoOR2V0SG9zdFJlcXVlc3QikwIKD0dldEhvc3RSZXNwb25zZRIVCg1hZ2VudF92ZXJzaW9uGAEgASgJEhEKCWNwdV9jb3VudBgCIAEoDRIYChBtZW1vcnlfdG90YWxfbWliGAMgASgNEhwKFG1lbW9yeV9hdmFpbGFibGVfbWliGAQgASgNEhwKFGRpc2tfYXZhaWxhYmxlX2J5dGVzGAUgASgEEg4KBmVuZ2luZRgGIAEoCRIWCg5lbmdpbmVfdmVyc2lvbhgHIAEoCRIVCg1lbmdpbmVfcmVhc29uGAggASgJEhYKDmtlcm5lbF92ZXJzaW9uGAkgASgJEhMKC3Nsb3RzX3JlYWR5GAogASgNEhQKDHNsb3RzX2luX3VzZRgLIAEoDSJkCgVEZWF0aBIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNvbnNvbGVfdGFpbBgEIAEoCSIwCgpTdGVwVGltaW5nEgwKBHN0ZXAYASABKAkSFAoMbWlsbGlzZWNvbmRzGAIgASgBIq0CCgdTYW5kYm94EhIKCnNhbmRib3hfaWQYASABKAkSKgoFc3RhdGUYAiABKA4yGy53cmVubi5ob3N0LnYxLlNhbmRib3hTdGF0ZRINCgV2Y3B1cxgDIAEoDRISCgptZW1vcnlfbWliGAQgASgNEhAKCGRpc2tfbWliGAUgASgNEg4KBmVuZ2luZRgGIAEoCRIuCgpjcmVhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgVkZWF0aBgIIAEoCzIULndyZW5uLmhvc3QudjEuRGVhdGgSFwoPZGlza191c2VkX2J5dGVzGAkgASgEEi8KDGNyZWF0ZV9zdGVwcxgKIAMoCzIZLndyZW5uLmhvc3QudjEuU3RlcFRpbWluZyKfAgoUQ3JlYXRlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIPCgd0ZWFtX2lkGAIgASgJEhgKEHRlbXBsYXRlX3RlYW1faWQYAyABKAkSEwoLdGVtcGxhdGVfaWQYBCABKAkSDQoFdmNwdXMYBSABKA0SEgoKbWVtb3J5X21pYhgGIAEoDRIQCghkaXNrX21pYhgHIAEoDRI7CgRlbnZzGAggAygLMi0ud3Jlbm4uaG9zdC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZzRW50cnkSFAoMYWNjZXNzX3Rva2VuGAkgASgJGisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkAKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRInCgdzYW5kYm94GAEgASgLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94IisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiJwoRR2V0U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSI9ChJHZXRTYW5kYm94UmVzcG9uc2USJwoHc2FuZGJveBgBIAEoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJCChVMaXN0U2FuZGJveGVzUmVzcG9uc2USKQoJc2FuZGJveGVzGAEgAygLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94IjgKElJlYWRDb25zb2xlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBm9mZnNldBgCIAEoBCJIChNSZWFkQ29uc29sZVJlc3BvbnNlEgwKBHRleHQYASABKAkSDgoGb2Zmc2V0GAIgASgEEhMKC25leHRfb2Zmc2V0GAMgASgEKpoBCgxTYW5kYm94U3RhdGUSHQoZU0FOREJPWF9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlNBTkRCT1hfU1RBVEVfQ1JFQVRJTkcQARIZChVTQU5EQk9YX1NUQVRFX1JVTk5JTkcQAhIcChhTQU5EQk9YX1NUQVRFX0RFU1RST1lJTkcQAxIWChJTQU5EQk9YX1NUQVRFX0RFQUQQBDKVBAoJSG9zdEFnZW50EkgKB0dldEhvc3QSHS53cmVubi5ob3N0LnYxLkdldEhvc3RSZXF1ZXN0Gh4ud3Jlbm4uaG9zdC52MS5HZXRIb3N0UmVzcG9uc2USWgoNQ3JlYXRlU2FuZGJveBIjLndyZW5uLmhvc3QudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaJC53cmVubi5ob3N0LnYxLkNyZWF0ZVNhbmRib3hSZXNwb25zZRJdCg5EZXN0cm95U2FuZGJveBIkLndyZW5uLmhvc3QudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiUud3Jlbm4uaG9zdC52MS5EZXN0cm95U2FuZGJveFJlc3BvbnNlElEKCkdldFNhbmRib3gSIC53cmVubi5ob3N0LnYxLkdldFNhbmRib3hSZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5HZXRTYW5kYm94UmVzcG9uc2USWgoNTGlzdFNhbmRib3hlcxIjLndyZW5uLmhvc3QudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZRJUCgtSZWFkQ29uc29sZRIhLndyZW5uLmhvc3QudjEuUmVhZENvbnNvbGVSZXF1ZXN0GiIud3Jlbm4uaG9zdC52MS5SZWFkQ29uc29sZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Attached to every Connect error, so that a code survives the way through the control plane to the caller.
@@ -432,6 +432,63 @@ export const ListSandboxesResponseSchema: GenMessage<ListSandboxesResponse> = /*
   messageDesc(file_host_agent, 13);
 
 /**
+ * @generated from message wrenn.host.v1.ReadConsoleRequest
+ */
+export type ReadConsoleRequest = Message<"wrenn.host.v1.ReadConsoleRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * In bytes since the sandbox was started. Beyond the end it counts as the end.
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ReadConsoleRequest.
+ * Use `create(ReadConsoleRequestSchema)` to create a new message.
+ */
+export const ReadConsoleRequestSchema: GenMessage<ReadConsoleRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 14);
+
+/**
+ * @generated from message wrenn.host.v1.ReadConsoleResponse
+ */
+export type ReadConsoleResponse = Message<"wrenn.host.v1.ReadConsoleResponse"> & {
+  /**
+   * Plain text, without terminal sequences. Never ends within a character or a sequence.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+
+  /**
+   * Where the text begins: later than asked for when older output has been dropped.
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * Where it goes on. Equal to `offset` when there is nothing new.
+   *
+   * @generated from field: uint64 next_offset = 3;
+   */
+  nextOffset: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ReadConsoleResponse.
+ * Use `create(ReadConsoleResponseSchema)` to create a new message.
+ */
+export const ReadConsoleResponseSchema: GenMessage<ReadConsoleResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 15);
+
+/**
  * @generated from enum wrenn.host.v1.SandboxState
  */
 export enum SandboxState {
@@ -519,6 +576,16 @@ export const HostAgent: GenService<{
     methodKind: "unary";
     input: typeof ListSandboxesRequestSchema;
     output: typeof ListSandboxesResponseSchema;
+  },
+  /**
+   * What the guest has printed on its console, also of a dead one. `sandbox_not_found` when the host holds nothing of that id.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.ReadConsole
+   */
+  readConsole: {
+    methodKind: "unary";
+    input: typeof ReadConsoleRequestSchema;
+    output: typeof ReadConsoleResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_host_agent, 0);

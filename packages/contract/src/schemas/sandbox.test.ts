@@ -3,12 +3,14 @@ import { environmentLimits, sandboxLimits } from "../limits.ts";
 import { createSandboxSchema } from "./sandbox.ts";
 
 describe("creating a sandbox", () => {
-  it("defaults to 1 vCPU, 512 MiB, 5 GiB of disk and the minimal template", () => {
+  it("defaults to 1 vCPU, 512 MiB, 5 GiB of disk, the minimal template and no timeout", () => {
     expect(createSandboxSchema.parse({})).toEqual({
       template: "minimal",
       vcpus: 1,
       memory_mib: 512,
       disk_mib: 5120,
+      timeout_seconds: null,
+      on_timeout: "destroy",
       metadata: {},
       envs: {},
     });

@@ -1,10 +1,30 @@
 /** Sandboxes as the public API shows and takes them. */
 import { z } from "zod";
-import { environmentLimits, metadataLimits, pageLimits, sandboxLimits } from "../limits.ts";
-import { minimalTemplateName } from "../names.ts";
+import {
+  environmentLimits,
+  idempotencyKeyLength,
+  metadataLimits,
+  pageLimits,
+  sandboxLimits,
+  sandboxTimeoutSeconds,
+} from "../limits.ts";
+import { minimalTemplateName, namePattern } from "../names.ts";
 import { sandboxStatuses } from "../sandbox-state.ts";
+import { wholeNumber } from "./whole-number.ts";
+
+const exampleId = "sb-0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b";
 
 const environmentName = z.string().regex(/^[^=\0]+$/, "a variable's name is not empty and has no '=' in it");
+
+const idPattern = "^sb-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+
+/** In addresses. Whether it is one is for `parseId` to say, with an error of its own. */
+export const sandboxIdSchema = z
+  .string()
+  .meta({ description: "Id of a sandbox.", pattern: idPattern, examples: [exampleId] });
+
+/** Of every address below `/v1/sandboxes/{id}`. */
+export const sandboxParamsSchema = z.object({ id: sandboxIdSchema });
 
 export const environmentSchema = z
   .record(environmentName, z.string().regex(/^[^\0]*$/, "a value has no NUL in it"))
@@ -13,68 +33,193 @@ export const environmentSchema = z
   })
   .refine((envs) => new TextEncoder().encode(JSON.stringify(envs)).length <= environmentLimits.maxBytes, {
     message: `at most ${environmentLimits.maxBytes} bytes in all`,
-  });
+  })
+  .meta({ maxProperties: environmentLimits.maxEntries, examples: [{ LANG: "C.UTF-8" }] });
+
+/** PostgreSQL keeps neither a NUL nor half of a surrogate pair. */
+const keepableText = z
+  .string()
+  .regex(/^[^\0]*$/, "has no NUL in it")
+  .refine((text) => !/\p{Surrogate}/u.test(text), { message: "is well-formed Unicode" });
 
 export const metadataSchema = z
-  .record(z.string().min(1).max(metadataLimits.maxKeyLength), z.string().max(metadataLimits.maxValueLength))
+  .record(keepableText.min(1).max(metadataLimits.maxKeyLength), keepableText.max(metadataLimits.maxValueLength))
   .refine((metadata) => Object.keys(metadata).length <= metadataLimits.maxEntries, {
     message: `at most ${metadataLimits.maxEntries} entries`,
+  })
+  .meta({
+    description: "Names and values of your own, to find sandboxes by.",
+    maxProperties: metadataLimits.maxEntries,
+    examples: [{ purpose: "build", branch: "main" }],
   });
 
 function ranged(range: { min: number; max: number; default: number }) {
   return z.number().int().min(range.min).max(range.max).default(range.default);
 }
 
-export const createSandboxSchema = z.strictObject({
-  template: z.string().default(minimalTemplateName),
-  vcpus: ranged(sandboxLimits.vcpus),
-  memory_mib: ranged(sandboxLimits.memoryMib),
-  disk_mib: ranged(sandboxLimits.diskMib),
-  metadata: metadataSchema.default({}),
-  /** Environment of every process started in the sandbox. Never returned. */
-  envs: environmentSchema.default({}),
-});
+const timeoutSecondsSchema = z
+  .number()
+  .int()
+  .min(sandboxTimeoutSeconds.min)
+  .max(sandboxTimeoutSeconds.max)
+  .nullable()
+  .describe("Seconds without any use after which `on_timeout` happens; null for never.");
+
+export const timeoutActions = ["destroy"] as const;
+export type TimeoutAction = (typeof timeoutActions)[number];
+
+const timeoutActionSchema = z
+  .enum(timeoutActions)
+  .describe("What happens to a sandbox that was idle for its whole timeout.");
+
+/** Whether it is a name is for `assertName` to say, with an error of its own. */
+const templateNameSchema = z.string().meta({ pattern: namePattern.source });
+
+export const createSandboxSchema = z
+  .strictObject({
+    template: templateNameSchema.default(minimalTemplateName).describe("Name of the template to start from."),
+    vcpus: ranged(sandboxLimits.vcpus).describe("Virtual processors."),
+    memory_mib: ranged(sandboxLimits.memoryMib).describe("Memory, in MiB."),
+    disk_mib: ranged(sandboxLimits.diskMib).describe("Disk, in MiB; at least as large as the template's."),
+    timeout_seconds: timeoutSecondsSchema.default(null),
+    on_timeout: timeoutActionSchema.default("destroy"),
+    metadata: metadataSchema.default({}),
+    envs: environmentSchema
+      .default({})
+      .describe("Environment of every process that is started in the sandbox. Never returned."),
+  })
+  .meta({
+    id: "CreateSandbox",
+    description: "What is to be created. Everything may be left out.",
+    examples: [{ template: "minimal", memory_mib: 1024, timeout_seconds: 600, metadata: { purpose: "build" } }, {}],
+  });
 export type CreateSandbox = z.infer<typeof createSandboxSchema>;
 export type CreateSandboxInput = z.input<typeof createSandboxSchema>;
 
-export const statusReasonSchema = z.object({ code: z.string(), message: z.string() });
-
-export const sandboxSchema = z.object({
-  id: z.string(),
-  team_id: z.string(),
-  template: z.string(),
-  status: z.enum(sandboxStatuses),
-  /** Why the sandbox is in `error`, `missing` or `stopped`, where there is more to say than the status does. */
-  status_reason: statusReasonSchema.nullable(),
-  vcpus: z.number().int(),
-  memory_mib: z.number().int(),
-  disk_mib: z.number().int(),
-  metadata: z.record(z.string(), z.string()),
-  host_id: z.string().nullable(),
-  /** `qemu-kvm` or `qemu-tcg`; null until it has started. */
-  engine: z.string().nullable(),
-  created_at: z.iso.datetime(),
-  started_at: z.iso.datetime().nullable(),
+/** Headers of a create, which has others too. */
+export const createSandboxHeadersSchema = z.looseObject({
+  "idempotency-key": z
+    .string()
+    .min(idempotencyKeyLength.min)
+    .max(idempotencyKeyLength.max)
+    .regex(/^[\x20-\x7e]*$/, "expected printable ASCII characters")
+    .optional()
+    .describe("Chosen by you. The same key with the same body, within a day: the same sandbox."),
 });
+
+/** What can be changed of a sandbox that exists; what is left out stays as it is. */
+export const updateSandboxSchema = z
+  .strictObject({
+    metadata: metadataSchema.describe("Replaces all of it."),
+    timeout_seconds: timeoutSecondsSchema.describe("Seconds, counted from now on; null for never."),
+    on_timeout: timeoutActionSchema,
+  })
+  .partial()
+  .refine((change) => Object.keys(change).length > 0, { message: "name at least one field to change" })
+  .meta({
+    id: "UpdateSandbox",
+    description: "What is to be changed; what is left out stays as it is.",
+    minProperties: 1,
+    examples: [{ timeout_seconds: 3600 }],
+  });
+export type UpdateSandbox = z.infer<typeof updateSandboxSchema>;
+
+const exampleSandbox = {
+  id: exampleId,
+  team_id: "team-0199a1b0-1111-7222-8333-444455556666",
+  template: minimalTemplateName,
+  status: "running",
+  status_reason: null,
+  vcpus: 1,
+  memory_mib: 1024,
+  disk_mib: 5120,
+  metadata: { purpose: "build" },
+  timeout_seconds: 600,
+  on_timeout: "destroy",
+  expires_at: "2026-01-31T12:10:03.250Z",
+  host_id: "host-0199a1b0-7777-7888-8999-aaaabbbbcccc",
+  engine: "qemu-kvm",
+  created_at: "2026-01-31T12:00:00.000Z",
+  started_at: "2026-01-31T12:00:03.250Z",
+};
+
+export const statusReasonSchema = z.object({
+  code: z.string().describe("A code of docs/errors.md."),
+  message: z.string(),
+});
+
+export const sandboxSchema = z
+  .object({
+    id: sandboxIdSchema,
+    team_id: z.string().describe("Whose it is."),
+    template: z.string().describe("Name of the template that it was started from."),
+    status: z.enum(sandboxStatuses),
+    status_reason: statusReasonSchema
+      .nullable()
+      .describe("Why it is in `error`, `missing` or `stopped`, where there is more to say than the status does."),
+    vcpus: z.number().int().describe("Virtual processors."),
+    memory_mib: z.number().int().describe("Memory, in MiB."),
+    disk_mib: z.number().int().describe("Disk, in MiB."),
+    metadata: z.record(z.string(), z.string()).describe("As given at its creation, or changed since."),
+    timeout_seconds: z.number().int().nullable().describe("Seconds without any use after which `on_timeout` happens."),
+    on_timeout: z.enum(timeoutActions),
+    expires_at: z.iso
+      .datetime()
+      .nullable()
+      .describe("When it will have been idle for too long; null without a timeout, and where it does not run."),
+    host_id: z.string().nullable().describe("The machine that it is on."),
+    engine: z.string().nullable().describe("`qemu-kvm` or `qemu-tcg`; null until it has started."),
+    created_at: z.iso.datetime(),
+    started_at: z.iso.datetime().nullable(),
+  })
+  .meta({ id: "Sandbox", description: "A sandbox.", examples: [exampleSandbox] });
 export type Sandbox = z.infer<typeof sandboxSchema>;
 
-/** A create's answer also carries what the guest agent demands as `X-Access-Token`. */
-export const createdSandboxSchema = sandboxSchema.extend({ access_token: z.string() });
+export const createdSandboxSchema = sandboxSchema
+  .extend({
+    access_token: z.string().describe("Lets its bearer into this sandbox and nothing else, as `X-Access-Token`."),
+  })
+  .meta({
+    id: "CreatedSandbox",
+    description: "The sandbox, which runs.",
+    examples: [{ ...exampleSandbox, access_token: "5f0c…" }],
+  });
 export type CreatedSandbox = z.infer<typeof createdSandboxSchema>;
 
+const metadataPair = z.string().regex(/^[^=\0]+=[^\0]*$/, "expected key=value");
+
+/** Without examples, which the page that tries the API would send where nothing else is asked for. */
 export const listSandboxesQuerySchema = z.strictObject({
-  limit: z.coerce.number().int().min(pageLimits.min).max(pageLimits.max).default(pageLimits.default),
-  /** `next_cursor` of the page before. */
-  cursor: z.string().optional(),
-  /** One status, or several separated by commas. Without it, all but `stopped`. */
+  limit: wholeNumber(pageLimits).default(pageLimits.default).describe("How many sandboxes a page has at most."),
+  cursor: z.string().meta({ pattern: idPattern }).optional().describe("`next_cursor` of the page before."),
   status: z
     .string()
+    .meta({ pattern: `^(${sandboxStatuses.join("|")})(,(${sandboxStatuses.join("|")}))*$` })
     .transform((text) => text.split(","))
     .pipe(z.array(z.enum(sandboxStatuses)))
-    .optional(),
+    .optional()
+    .describe("One status, or several separated by commas. Without it, all but `stopped`."),
+  template: templateNameSchema.optional().describe("Name of a template."),
+  metadata: z
+    .union([metadataPair, z.array(metadataPair).max(metadataLimits.maxEntries)])
+    .transform((given) => [given].flat())
+    .transform((pairs) => pairs.map((pair) => splitPair(pair)))
+    .refine((pairs) => new Set(pairs.map(([key]) => key)).size === pairs.length, { message: "names a key twice" })
+    .transform((pairs) => Object.fromEntries(pairs))
+    .optional()
+    .describe("`key=value`, once or several times: sandboxes whose metadata has all of them."),
 });
 export type ListSandboxesQuery = z.infer<typeof listSandboxesQuerySchema>;
 
-/** Newest first. `next_cursor` is null on the last page. */
-export const listSandboxesSchema = z.object({ sandboxes: z.array(sandboxSchema), next_cursor: z.string().nullable() });
+export const listSandboxesSchema = z
+  .object({
+    sandboxes: z.array(sandboxSchema).describe("Newest first."),
+    next_cursor: z.string().nullable().describe("What to send as `cursor` for the next page; null on the last."),
+  })
+  .meta({ id: "SandboxPage", description: "A page of sandboxes." });
 export type SandboxPage = z.infer<typeof listSandboxesSchema>;
+
+function splitPair(pair: string): [string, string] {
+  const at = pair.indexOf("=");
+  return [pair.slice(0, at), pair.slice(at + 1)];
+}

@@ -1,8 +1,7 @@
 /** A byte stream through a host agent to one TCP port inside a sandbox: `CONNECT <sandbox uuid>:<port>`. */
 import net from "node:net";
-import { deadlines, errorRegistry, isErrorCode, WrennError } from "@wrenn/contract";
+import { deadlines, errorBodySchema, errorRegistry, isErrorCode, WrennError } from "@wrenn/contract";
 import type { ErrorCode, SandboxId } from "@wrenn/contract";
-import { z } from "zod";
 import { parseHostAddress, socketOptions } from "./host-address.ts";
 
 export interface TunnelTarget {
@@ -16,15 +15,6 @@ const maxAnswerBytes = 65_536;
 const endOfHead = Buffer.from("\r\n\r\n");
 const contentLength = /\r\ncontent-length: *(\d+) *\r\n/i;
 const statusLine = /^HTTP\/1\.[01] (\d{3})/;
-
-const refusalSchema = z.object({
-  error: z.object({
-    code: z.string(),
-    message: z.string(),
-    suggestion: z.string().optional(),
-    details: z.record(z.string(), z.unknown()).optional(),
-  }),
-});
 
 /** What an agent's status means when its body does not say. */
 const codesByStatus: Readonly<Record<number, ErrorCode>> = {
@@ -94,7 +84,7 @@ function statusOf(answer: Buffer): number | null {
 function refusalFrom(answer: Buffer): WrennError {
   const status = statusOf(answer);
   const end = answer.indexOf(endOfHead);
-  const body = refusalSchema.safeParse(parsedJson(answer.subarray(end + endOfHead.length)));
+  const body = errorBodySchema.safeParse(parsedJson(answer.subarray(end + endOfHead.length)));
   const code = body.data?.error.code ?? "";
   if (body.success && isErrorCode(code)) {
     const { message, suggestion, details } = body.data.error;

@@ -52,6 +52,7 @@ test("neither key nor token reach user code, and the guest agent gets the token"
     Authorization: `Bearer ${server.key}`,
     "X-Access-Token": sandbox.token,
     "Wrenn-Anything": "1",
+    "Wrenn-Replay-Output": "true",
     "Proxy-Authorization": "Basic eA==",
     Connection: "close, X-Secret-Hop",
     "X-Secret-Hop": "1",
@@ -62,7 +63,8 @@ test("neither key nor token reach user code, and the guest agent gets the token"
   await (await client.send("/", { headers, port: 49983 })).text();
   const [user, agent] = server.agent.guest.seen;
   expect(Object.keys(user?.headers ?? {}).sort()).toEqual(["connection", "host"]);
-  expect(agent?.headers["x-access-token"]).toBe(sandbox.token);
+  expect(agent?.headers).toMatchObject({ "x-access-token": sandbox.token, "wrenn-replay-output": "true" });
+  expect(agent?.headers).not.toHaveProperty("wrenn-anything");
   expect(JSON.stringify([user, agent])).not.toContain(server.key);
 });
 

@@ -1,9 +1,11 @@
 /** Which sandbox and port a data-plane request is for, and whether its sender may reach them. */
 import type { IncomingMessage } from "node:http";
-import { can, dataPlaneHeaders, guestAgentPort, parseId, WrennError } from "@wrenn/contract";
+import { dataPlaneHeaders, guestAgentPort, parseId, WrennError } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
+import type { TunnelTarget } from "../hosts/tunnel.ts";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
+import { assertReachable } from "../services/sandbox-targets.ts";
 import type { SandboxTargets } from "../services/sandbox-targets.ts";
 import { presentedKey } from "../services/presented-key.ts";
 import type { SandboxTarget } from "../store/sandboxes.ts";
@@ -14,10 +16,7 @@ export interface Authorizer {
   readonly targets: SandboxTargets;
 }
 
-export interface DataPlaneTarget {
-  readonly sandboxId: SandboxId;
-  readonly port: number;
-  readonly hostAddress: string;
+export interface DataPlaneTarget extends TunnelTarget {
   readonly accessToken: string;
 }
 
@@ -29,18 +28,22 @@ export function isDataPlane(request: IncomingMessage): boolean {
   return request.headers[dataPlaneHeaders.sandboxId] !== undefined;
 }
 
+/** The sandbox that a request names, for the log; undefined where it names none that could exist. */
+export function namedSandbox(request: IncomingMessage): SandboxId | undefined {
+  try {
+    return parseId("sandbox", single(request.headers[dataPlaneHeaders.sandboxId]));
+  } catch {
+    return undefined;
+  }
+}
+
 /** @throws WrennError for everything that keeps the sender from reaching the sandbox */
 export async function authorize(request: IncomingMessage, authorizer: Authorizer): Promise<DataPlaneTarget> {
   const sandboxId = parseId("sandbox", single(request.headers[dataPlaneHeaders.sandboxId]));
   const port = parsePort(request.headers[dataPlaneHeaders.port]);
   const target = await findAllowed(request, sandboxId, authorizer);
   if (port === guestAgentPort && isGuestInternal(request)) throw new WrennError("route_not_found");
-  if (!can.reach(target.status) || target.hostAddress === null) {
-    throw new WrennError("sandbox_state_conflict", {
-      message: `The sandbox is ${target.status}, so nothing in it can be reached.`,
-      details: { status: target.status },
-    });
-  }
+  assertReachable(target);
   return { sandboxId, port, hostAddress: target.hostAddress, accessToken: authorizer.tokens.of(sandboxId) };
 }
 

@@ -5,8 +5,9 @@ import type { Duplex } from "node:stream";
 import { deadlines, WrennError } from "@wrenn/contract";
 import { errors as undiciErrors } from "undici";
 import type { Dispatcher } from "undici";
+import type { PooledTunnels } from "../hosts/tunnel-pools.ts";
+import { addHeadersForPage, isForPage } from "../http/cross-origin.ts";
 import { headersFromGuest } from "./headers.ts";
-import type { PooledTunnels } from "./tunnel-pools.ts";
 
 export interface Forwarding {
   readonly request: http.IncomingMessage;
@@ -92,7 +93,11 @@ class ForwardHandler implements Dispatcher.DispatchHandler {
     // Informational answers concern the hop they were sent on.
     if (status < 200) return;
     const { response } = this.#forwarding;
-    response.writeHead(status, message, headersFromGuest(rawHeaders(controller)));
+    const headers = headersFromGuest(rawHeaders(controller));
+    if (isForPage(response)) {
+      addHeadersForPage(response, headers);
+      response.writeHead(status, message);
+    } else response.writeHead(status, message, headers);
     // With the first bytes where those are already here, but not later than now: the head of a stream is news itself.
     process.nextTick(() => {
       if (!response.writableEnded && !response.destroyed) response.flushHeaders();

@@ -1,5 +1,5 @@
 /** Which headers cross between a caller and a sandbox. Neither the caller's key nor a sandbox's token reaches user code. */
-import { apiKeySecret, guestAgentPort } from "@wrenn/contract";
+import { apiKeySecret, guestAgentHeaders, guestAgentPort } from "@wrenn/contract";
 
 /** Of one connection only (RFC 9110, 7.6.1), plus `expect`, which the server has answered, and `http2-settings` of h2c. */
 const hopByHop: ReadonlySet<string> = new Set([
@@ -16,6 +16,9 @@ const hopByHop: ReadonlySet<string> = new Set([
   "http2-settings",
 ]);
 
+/** Wrenn's own, but the guest agent's to read. */
+const agentHeaders: ReadonlySet<string> = new Set(Object.values(guestAgentHeaders));
+
 const bearerKey = /^Bearer +(\S+) *$/i;
 
 /** As a flat list of names and values, which is how Node has them and undici takes them. */
@@ -26,7 +29,8 @@ export function headersToGuest(raw: readonly string[], port: number, accessToken
     const name = raw[at] ?? "";
     const value = raw[at + 1] ?? "";
     const lower = name.toLowerCase();
-    if (hopByHop.has(lower) || nominated.has(lower) || isForWrenn(lower, value)) continue;
+    const isForAgent = port === guestAgentPort && agentHeaders.has(lower);
+    if (hopByHop.has(lower) || nominated.has(lower) || (isForWrenn(lower, value) && !isForAgent)) continue;
     headers.push(name, value);
   }
   if (port === guestAgentPort) headers.push("X-Access-Token", accessToken);

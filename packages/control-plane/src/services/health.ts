@@ -10,10 +10,14 @@ import { listHosts } from "../store/hosts.ts";
 const manifest = new URL("../../package.json", import.meta.url);
 export const { version } = z.object({ version: z.string() }).parse(JSON.parse(readFileSync(manifest, "utf8")));
 
+/** What the server itself is doing, whatever the parts that it needs do. */
+export type ServerPhase = "starting" | "serving" | "stopping";
+
 /** Anyone may ask, so asking often must cost nothing. */
 const rememberedMs = 500;
 
 export class HealthCheck {
+  phase: ServerPhase = "starting";
   readonly #store: Store;
   readonly #clients: HostClients;
   #addresses: string[] = [];

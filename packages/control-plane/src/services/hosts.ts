@@ -1,5 +1,5 @@
 /** Hosts as they report themselves. */
-import { WrennError } from "@wrenn/contract";
+import { intervals, WrennError } from "@wrenn/contract";
 import type { hostAgentProto } from "@wrenn/contract";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
@@ -23,6 +23,7 @@ export async function refreshHost(
     agentVersion: facts.agentVersion,
     engine: facts.engine,
   });
+  client.noteRecorded();
   return facts;
 }
 
@@ -53,8 +54,9 @@ export async function placeSandbox(
   for (const host of scheduler.rank(loads, sandbox)) {
     const client = clients.get(host.address);
     try {
-      // An agent that is away is found out before there is a row to clean up.
-      await refreshHost(store, client, host);
+      // An agent that is away is found out before there is a row to clean up. Asking for each of many creates would cost them more
+      // than all their own statements.
+      if (!client.wasRecordedWithin(intervals.hostFacts)) await refreshHost(store, client, host);
     } catch (error) {
       if (!(error instanceof WrennError && error.code === "host_unavailable")) throw error;
       silent.push(error);

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { createLog } from "../log.ts";
+import { createLog } from "@wrenn/system";
 import { openDatabase } from "../store/database.ts";
 import type { OpenDatabase } from "../store/database.ts";
 import { migrate, readMigrations } from "../store/migrate.ts";
@@ -11,7 +11,7 @@ import { ApiKeys } from "./api-keys.ts";
 import { credentialsSchema, ensureLocalCredentials } from "./local-credentials.ts";
 import type { Credentials } from "./local-credentials.ts";
 
-const log = createLog("silent");
+const log = createLog({ level: "silent" });
 const url = "http://127.0.0.1:7070";
 
 let database: TestDatabase;

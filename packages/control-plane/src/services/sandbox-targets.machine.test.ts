@@ -1,6 +1,6 @@
 import { newId, parseUuid } from "@wrenn/contract";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
-import { createLog } from "../log.ts";
+import { createLog } from "@wrenn/system";
 import { openDatabase } from "../store/database.ts";
 import type { OpenDatabase } from "../store/database.ts";
 import { insertTeam } from "../store/teams.ts";
@@ -37,7 +37,7 @@ test("places and keys that are known are believed while the database is away, fo
   const { uuid } = await server.create();
   const id = parseUuid("sandbox", uuid);
   const targets = new SandboxTargets(open.store);
-  const apiKeys = new ApiKeys(open.store, createLog("silent"));
+  const apiKeys = new ApiKeys(open.store, createLog({ level: "silent" }));
   const { key } = await apiKeys.create(await insertTeam(open.store, "outage"), "outage");
   const owner = await apiKeys.verify(key);
   expect(await targets.find(id)).toMatchObject({ status: "running" });

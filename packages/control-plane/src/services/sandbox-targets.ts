@@ -1,10 +1,12 @@
 /** Where each sandbox is and whether it may be reached, remembered briefly: the data plane asks for every request. */
-import { intervals } from "@wrenn/contract";
-import type { SandboxId } from "@wrenn/contract";
+import { can, intervals, WrennError } from "@wrenn/contract";
+import type { SandboxId, TeamId } from "@wrenn/contract";
 import { isDatabaseAway } from "../store/database.ts";
 import type { Store } from "../store/database.ts";
 import { findSandboxTarget } from "../store/sandboxes.ts";
 import type { SandboxTarget } from "../store/sandboxes.ts";
+
+export type ReachableTarget = SandboxTarget & { readonly hostAddress: string };
 
 const maxRemembered = 10_000;
 
@@ -42,6 +44,14 @@ export class SandboxTargets {
     const answer = this.#asking.get(id);
     if (answer !== undefined) return (await answer)?.target ?? null;
     return this.#ask(id);
+  }
+
+  /** @throws WrennError `sandbox_not_found`, also for another team's; `sandbox_state_conflict` when it does not run. */
+  async findReachable(teamId: TeamId, id: SandboxId): Promise<ReachableTarget> {
+    const target = await this.find(id);
+    if (target === null || target.teamId !== teamId) throw new WrennError("sandbox_not_found");
+    assertReachable(target);
+    return target;
   }
 
   /** Has the database asked again, because something went wrong. What was known is kept for when it is away. */
@@ -87,4 +97,13 @@ export class SandboxTargets {
     if (this.#remembered.size >= maxRemembered) this.#remembered.clear();
     this.#remembered.set(id, remembered);
   }
+}
+
+/** @throws WrennError `sandbox_state_conflict` where nothing in the sandbox can be reached */
+export function assertReachable(target: SandboxTarget): asserts target is ReachableTarget {
+  if (can.reach(target.status) && target.hostAddress !== null) return;
+  throw new WrennError("sandbox_state_conflict", {
+    message: `The sandbox is ${target.status}, so nothing in it can be reached.`,
+    details: { status: target.status },
+  });
 }

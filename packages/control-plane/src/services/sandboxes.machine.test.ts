@@ -50,7 +50,7 @@ test("a create answers a running sandbox, and every change of its status is one 
 
 test("creates at the same time never promise more memory than the host has", async () => {
   // Room for three of 512 MiB, with an engine each, beside what the host keeps.
-  server.agent.memoryMib = 512 + 3 * (512 + 384) + 100;
+  await server.giveHostMemory(512 + 3 * (512 + 384) + 100);
   const answers = await Promise.all(Array.from({ length: 10 }, async () => server.post("/v1/sandboxes", {})));
   expect(answers.map(({ status }) => status).sort((a, b) => a - b)).toEqual([
     201, 201, 201, 503, 503, 503, 503, 503, 503, 503,

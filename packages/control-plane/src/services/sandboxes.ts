@@ -4,26 +4,41 @@
  * by the reconciler.
  */
 import { assertName, can, deadlines, newId, sandboxStatuses, WrennError } from "@wrenn/contract";
-import type { CreateSandbox, ErrorCode, ListSandboxesQuery, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
+import type {
+  CreateSandbox,
+  ErrorCode,
+  ListSandboxesQuery,
+  SandboxId,
+  SandboxStatus,
+  TeamId,
+  UpdateSandbox,
+} from "@wrenn/contract";
 import type { Logger } from "pino";
 import type { HostClients } from "../hosts/host-client.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
+import { idleForTooLong } from "../store/activity.ts";
+import type { IdleSandbox } from "../store/activity.ts";
 import { changeStatus } from "../store/change-status.ts";
 import type { Store } from "../store/database.ts";
 import { findHost } from "../store/hosts.ts";
-import { expireDeadline, findSandbox, listSandboxes } from "../store/sandboxes.ts";
+import type { KeyedRequest } from "../store/idempotency-keys.ts";
+import { expireDeadline, findSandbox, listSandboxes, updateSandbox } from "../store/sandboxes.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import type { SandboxRow, TemplateRow } from "../store/schema.ts";
 import { findTemplate } from "../store/templates.ts";
 import type { AccessTokens } from "./access-tokens.ts";
+import type { Activity } from "./activity.ts";
 import { placeSandbox } from "./hosts.ts";
 import type { Placement } from "./hosts.ts";
+import type { SandboxTargets } from "./sandbox-targets.ts";
 
 export interface SandboxServices {
   readonly store: Store;
   readonly clients: HostClients;
   readonly scheduler: Scheduler;
   readonly tokens: AccessTokens;
+  readonly targets: SandboxTargets;
+  readonly activity: Activity;
   readonly log: Logger;
   /** Told of every sandbox whose status this replica has changed. */
   readonly onChange: (id: SandboxId) => void;
@@ -48,10 +63,11 @@ export class Sandboxes {
   }
 
   /**
-   * Answers once the sandbox runs.
-   * @throws WrennError `invalid_name`, `template_not_found`, `no_capacity`, `host_unavailable`, or why the host could not start it.
+   * Answers once the sandbox runs. creations.ts is where a request that may be a repeated one goes.
+   * @throws WrennError `invalid_name`, `template_not_found`, `no_capacity`, `host_unavailable`, or why the host could not start it;
+   * `idempotency_conflict` when another request has taken the key meanwhile.
    */
-  async create(teamId: TeamId, ask: CreateSandbox): Promise<NamedSandboxRow> {
+  async create(teamId: TeamId, ask: CreateSandbox, keyed?: KeyedRequest): Promise<NamedSandboxRow> {
     const { store } = this.#with;
     const template = await findTemplate(store, teamId, assertName(ask.template, "template"));
     if (template === null) {
@@ -67,7 +83,10 @@ export class Sandboxes {
       memoryMib: template.memory_mib ?? ask.memory_mib,
       diskMib: diskFor(template, ask),
       metadata: ask.metadata,
+      timeoutSeconds: ask.timeout_seconds,
+      onTimeout: ask.on_timeout,
       deadlineMs: deadlines.createSandbox,
+      ...(keyed === undefined ? {} : { keyed }),
     });
     // Handed to the guest and kept nowhere else: it may hold secrets.
     const row = await this.#start(placement, template, ask.envs);
@@ -148,16 +167,48 @@ export class Sandboxes {
     return row;
   }
 
+  /**
+   * Counts as use, so a new timeout begins now.
+   * @throws WrennError `sandbox_not_found`, also for another team's; `sandbox_state_conflict` when it has come to its end.
+   */
+  async update(teamId: TeamId, id: SandboxId, change: UpdateSandbox): Promise<NamedSandboxRow> {
+    const row = await updateSandbox(this.#with.store, teamId, id, change);
+    if (row !== null) return row;
+    const { status } = await this.get(teamId, id);
+    throw new WrennError("sandbox_state_conflict", {
+      message: `The sandbox is ${status}, so nothing of it can be changed.`,
+      details: { status },
+    });
+  }
+
+  /**
+   * Counts as use and does nothing else; works while the database is away, too.
+   * @throws WrennError `sandbox_not_found`, also for another team's; `sandbox_state_conflict` when it does not run.
+   */
+  async ping(teamId: TeamId, id: SandboxId): Promise<void> {
+    await this.#with.targets.findReachable(teamId, id);
+    this.#with.activity.touch(id);
+  }
+
+  /** When the sandbox will have been idle for too long, as far as this replica knows. */
+  expiryOf(row: SandboxRow): Date | null {
+    if (row.status !== "running" || row.timeout_seconds === null) return null;
+    const ageMs = this.#with.activity.age(row.id) ?? Infinity;
+    return new Date(Math.max(row.last_active_at.getTime(), Date.now() - ageMs) + row.timeout_seconds * 1_000);
+  }
+
   /** A page, newest first, and whether more follow. Without a status asked for, all but stopped ones. */
   async list(
     teamId: TeamId,
-    ask: Pick<ListSandboxesQuery, "limit" | "status"> & { before?: SandboxId },
+    ask: Omit<ListSandboxesQuery, "cursor"> & { before?: SandboxId },
   ): Promise<{ rows: NamedSandboxRow[]; more: boolean }> {
     const statuses: readonly SandboxStatus[] = ask.status ?? sandboxStatuses.filter((status) => status !== "stopped");
     const rows = await listSandboxes(this.#with.store, {
       teamId,
       statuses,
       limit: ask.limit + 1,
+      template: ask.template === undefined ? undefined : assertName(ask.template, "template"),
+      metadata: ask.metadata,
       ...(ask.before === undefined ? {} : { before: ask.before }),
     });
     return { rows: rows.slice(0, ask.limit), more: rows.length > ask.limit };
@@ -169,16 +220,39 @@ export class Sandboxes {
    * @throws WrennError `sandbox_not_found`, `host_unavailable`, or why the host could not destroy it.
    */
   async destroy(teamId: TeamId, id: SandboxId): Promise<void> {
-    const row = await this.#markStopping(teamId, id);
+    await this.#finishOrRetry(await this.#markStopping(teamId, id));
+    this.#with.log.info({ sandboxId: id, teamId }, "sandbox destroyed");
+  }
+
+  /**
+   * Destroys a sandbox that was found idle for its whole timeout, unless it has been used or changed since.
+   * @throws WrennError as `destroy` does; the reconciler goes on with it.
+   */
+  async destroyIdle(idle: IdleSandbox): Promise<void> {
+    // What this replica knows and has not recorded yet.
+    if (this.#with.activity.age(idle.id) !== undefined) return;
+    const row = await changeStatus(this.#with.store, {
+      from: idle,
+      to: "stopping",
+      reason: { code: "idle_timeout", message: "Nobody had used the sandbox for its whole timeout." },
+      deadlineMs: deadlines.destroySandbox,
+      onlyIf: idleForTooLong,
+    });
+    if (row === null) return;
+    this.#with.onChange(row.id);
+    await this.#finishOrRetry(row);
+    this.#with.log.info({ sandboxId: row.id, teamId: row.team_id }, "destroyed a sandbox that was idle for too long");
+  }
+
+  async #finishOrRetry(row: SandboxRow): Promise<void> {
     try {
       await this.finishDestroy(row);
     } catch (error) {
       await expireDeadline(this.#with.store, row).catch((cause: unknown) => {
-        this.#with.log.warn({ sandboxId: id, err: cause }, "could not have a failed destroy retried at once");
+        this.#with.log.warn({ sandboxId: row.id, err: cause }, "could not have a failed destroy retried at once");
       });
       throw error;
     }
-    this.#with.log.info({ sandboxId: id, teamId }, "sandbox destroyed");
   }
 
   /** Destroys what a `stopping` row names on its host, then marks it `stopped`. Safe to repeat, also at the same time. */

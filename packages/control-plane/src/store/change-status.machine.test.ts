@@ -1,46 +1,21 @@
-import { newId, platformTeamId, minimalTemplateId } from "@wrenn/contract";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { TestDatabase } from "../testing/test-database.ts";
+import { TestStore } from "../testing/test-store.ts";
 import { changeStatus } from "./change-status.ts";
-import { openDatabase } from "./database.ts";
-import type { OpenDatabase } from "./database.ts";
-import { ensureHost, recordContact } from "./hosts.ts";
-import { migrate, readMigrations } from "./migrate.ts";
-import { findSandbox, reserveSandbox } from "./sandboxes.ts";
-import type { HostRow, SandboxRow } from "./schema.ts";
+import { findSandbox } from "./sandboxes.ts";
+import type { SandboxRow } from "./schema.ts";
 
 let database: TestDatabase;
-let open: OpenDatabase;
-let host: HostRow;
+let open: TestStore;
 
 beforeAll(async () => {
   database = await TestDatabase.start();
-  const url = await database.create();
-  await migrate(url, await readMigrations());
-  open = openDatabase(url, () => undefined);
-  host = await ensureHost(open.store, { name: "test", address: "unix:/nowhere" });
-  await recordContact(open.store, host.id, { cpuCount: 64, memoryMib: 100_000, agentVersion: "0", engine: "qemu-tcg" });
+  open = await TestStore.open(database);
 });
 afterAll(async () => {
   await open.close();
   await database.stop();
 });
-
-async function startingSandbox(): Promise<SandboxRow> {
-  const row = await reserveSandbox(open.store, host.id, {
-    id: newId("sandbox"),
-    teamId: platformTeamId,
-    templateId: minimalTemplateId,
-    templateTeamId: platformTeamId,
-    vcpus: 1,
-    memoryMib: 512,
-    diskMib: 5120,
-    metadata: {},
-    deadlineMs: 60_000,
-  });
-  if (row === null) throw new Error("no room");
-  return row;
-}
 
 async function eventsOf(row: SandboxRow): Promise<(string | null)[][]> {
   const events = await open.store
@@ -53,7 +28,7 @@ async function eventsOf(row: SandboxRow): Promise<(string | null)[][]> {
 }
 
 test("of many changes from the same state one happens, with one event", async () => {
-  const row = await startingSandbox();
+  const row = await open.startingSandbox();
   const reason = { code: "vm_died", message: "gone" };
   const changes = await Promise.all([
     ...Array.from({ length: 8 }, async () => changeStatus(open.store, { from: row, to: "running" })),
@@ -66,7 +41,7 @@ test("of many changes from the same state one happens, with one event", async ()
 });
 
 test("a change from a state that was left and entered again is refused", async () => {
-  const starting = await startingSandbox();
+  const starting = await open.startingSandbox();
   const running = await changeStatus(open.store, { from: starting, to: "running" });
   if (running === null) throw new Error("did not change");
   const missing = await changeStatus(open.store, { from: running, to: "missing" });
@@ -76,14 +51,14 @@ test("a change from a state that was left and entered again is refused", async (
 });
 
 test("a change that the state machine does not have is a bug, not an update", async () => {
-  const row = await startingSandbox();
+  const row = await open.startingSandbox();
   await expect(changeStatus(open.store, { from: row, to: "missing" })).rejects.toMatchObject({ code: "internal" });
   await expect(changeStatus(open.store, { from: row, to: "stopping" })).rejects.toMatchObject({ code: "internal" });
   expect(await findSandbox(open.store, row.id)).toMatchObject({ status: "starting", version: row.version });
 });
 
 test("a sandbox that is stopped keeps the reason for which it was being stopped", async () => {
-  const row = await startingSandbox();
+  const row = await open.startingSandbox();
   const reason = { code: "host_unavailable", message: "away" };
   const stopping = await changeStatus(open.store, { from: row, to: "stopping", reason, deadlineMs: 0 });
   if (stopping === null) throw new Error("did not change");

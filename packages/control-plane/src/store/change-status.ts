@@ -2,6 +2,7 @@
 import { isTransitional, mayBecome, newId, WrennError } from "@wrenn/contract";
 import type { SandboxId, SandboxStatus } from "@wrenn/contract";
 import { sql } from "kysely";
+import type { RawBuilder } from "kysely";
 import { timeIn } from "./database.ts";
 import type { Store } from "./database.ts";
 import { sandboxColumns } from "./schema.ts";
@@ -21,10 +22,13 @@ export interface StatusChange {
   readonly startedAt?: Date;
   /** When a transitional status is looked into. Required for those, refused for others. */
   readonly deadlineMs?: number;
+  /** What else must be true of the row at the moment of the change. */
+  readonly onlyIf?: RawBuilder<boolean>;
 }
 
 /**
- * Returns the row as it is after the change, or null when it was changed by somebody else since it was read.
+ * Returns the row as it is after the change, or null when it was changed by somebody else since it was read, or is not as
+ * `onlyIf` demands.
  * @throws WrennError `internal` for a change the state machine does not have.
  */
 export async function changeStatus(store: Store, change: StatusChange): Promise<SandboxRow | null> {
@@ -48,11 +52,14 @@ export async function changeStatus(store: Store, change: StatusChange): Promise<
             : { status_reason_code: reason?.code ?? null, status_reason_message: reason?.message ?? null }),
           ...(change.engine === undefined ? {} : { engine: change.engine }),
           ...(change.startedAt === undefined ? {} : { started_at: change.startedAt }),
+          // While it did not run nobody could use it.
+          ...(to === "running" ? { last_active_at: sql<Date>`now()` } : {}),
           ...(ends ? { ended_at: sql<Date>`coalesce(ended_at, now())` } : {}),
         }))
         .where("id", "=", from.id)
         .where("status", "=", from.status)
         .where("version", "=", from.version)
+        .where(change.onlyIf ?? sql<boolean>`true`)
         .returning(sandboxColumns),
     )
     .with("event", (with_) =>

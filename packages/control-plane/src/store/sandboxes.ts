@@ -1,9 +1,27 @@
 /** Rows of sandboxes: reserving, reading, listing. Changes of status are in change-status.ts. */
-import { engineMemoryOverheadMib, hostReserve, newId, occupyingStatuses, overcommit } from "@wrenn/contract";
-import type { HostId, SandboxId, SandboxStatus, TeamId, TemplateId } from "@wrenn/contract";
+import {
+  engineMemoryOverheadMib,
+  hostReserve,
+  newId,
+  occupyingStatuses,
+  overcommit,
+  sandboxStatuses,
+  updatableStatuses,
+} from "@wrenn/contract";
+import type {
+  HostId,
+  SandboxId,
+  SandboxStatus,
+  TeamId,
+  TemplateId,
+  TimeoutAction,
+  UpdateSandbox,
+} from "@wrenn/contract";
 import { sql } from "kysely";
 import { timeIn } from "./database.ts";
 import type { Store } from "./database.ts";
+import { claimKey } from "./idempotency-keys.ts";
+import type { KeyedRequest } from "./idempotency-keys.ts";
 import { sandboxColumns } from "./schema.ts";
 import type { SandboxRow } from "./schema.ts";
 
@@ -18,7 +36,11 @@ export interface NewSandbox {
   readonly memoryMib: number;
   readonly diskMib: number;
   readonly metadata: Record<string, string>;
+  readonly timeoutSeconds: number | null;
+  readonly onTimeout: TimeoutAction;
   readonly deadlineMs: number;
+  /** The request that asks for it, when that may be repeated. */
+  readonly keyed?: KeyedRequest;
 }
 
 export type NamedSandboxRow = SandboxRow & { template: string };
@@ -26,6 +48,7 @@ export type NamedSandboxRow = SandboxRow & { template: string };
 /**
  * Inserts the row as `starting` on this host, in the transaction that makes sure the host has room for it. Null when it
  * has not. The host's row is locked meanwhile, so that of two that fit alone but not together one is refused.
+ * @throws WrennError `idempotency_conflict` when another request has used the key of this one.
  */
 export async function reserveSandbox(store: Store, hostId: HostId, sandbox: NewSandbox): Promise<SandboxRow | null> {
   return store.transaction().execute(async (transaction) => {
@@ -53,6 +76,8 @@ export async function reserveSandbox(store: Store, hostId: HostId, sandbox: NewS
         memory_mib: sandbox.memoryMib,
         disk_mib: sandbox.diskMib,
         metadata: JSON.stringify(sandbox.metadata),
+        timeout_seconds: sandbox.timeoutSeconds,
+        on_timeout: sandbox.onTimeout,
         deadline_at: timeIn(sandbox.deadlineMs),
       })
       .returning(sandboxColumns)
@@ -69,6 +94,7 @@ export async function reserveSandbox(store: Store, hostId: HostId, sandbox: NewS
         reason_message: null,
       })
       .execute();
+    if (sandbox.keyed !== undefined) await claimKey(transaction, sandbox.keyed, row.id);
     return row;
   });
 }
@@ -111,6 +137,9 @@ export interface SandboxListing {
   readonly teamId: TeamId;
   readonly statuses: readonly SandboxStatus[];
   readonly limit: number;
+  readonly template?: string | undefined;
+  /** What a sandbox's metadata must have among others. */
+  readonly metadata?: Record<string, string> | undefined;
   /** The last id of the page before. */
   readonly before?: SandboxId;
 }
@@ -127,7 +156,40 @@ export async function listSandboxes(store: Store, listing: SandboxListing): Prom
     .orderBy("sandboxes.id", "desc")
     .limit(listing.limit);
   if (listing.before !== undefined) query = query.where("sandboxes.id", "<", listing.before);
+  if (listing.template !== undefined) query = query.where("templates.name", "=", listing.template);
+  if (listing.metadata !== undefined) {
+    query = query.where(sql<boolean>`sandboxes.metadata @> ${JSON.stringify(listing.metadata)}::jsonb`);
+  }
   return query.execute();
+}
+
+/**
+ * Changes what is named and nothing else, so that changes at the same time, of its status too, keep what the others did. Counts
+ * as use. Null when the team has no such sandbox, or it has come to its end.
+ */
+export async function updateSandbox(
+  store: Store,
+  teamId: TeamId,
+  id: SandboxId,
+  change: UpdateSandbox,
+): Promise<NamedSandboxRow | null> {
+  const row = await store
+    .updateTable("sandboxes")
+    .from("templates")
+    .set({
+      ...(change.metadata === undefined ? {} : { metadata: JSON.stringify(change.metadata) }),
+      ...(change.timeout_seconds === undefined ? {} : { timeout_seconds: change.timeout_seconds }),
+      ...(change.on_timeout === undefined ? {} : { on_timeout: change.on_timeout }),
+      last_active_at: sql<Date>`greatest(sandboxes.last_active_at, now())`,
+    })
+    .whereRef("templates.id", "=", "sandboxes.template_id")
+    .where("sandboxes.id", "=", id)
+    .where("sandboxes.team_id", "=", teamId)
+    .where("sandboxes.status", "in", updatableStatuses)
+    .returning(qualifiedColumns)
+    .returning("templates.name as template")
+    .executeTakeFirst();
+  return row ?? null;
 }
 
 /** The sandboxes that a host should hold. */
@@ -139,6 +201,19 @@ export async function sandboxesOccupying(store: Store, hostId: HostId): Promise<
     .where("host_id", "=", hostId)
     .where("status", "in", occupyingStatuses)
     .execute();
+}
+
+/** How many sandboxes of all teams are in each status, `stopped` excepted: of those there may be any number. */
+export async function countSandboxes(store: Store): Promise<Map<SandboxStatus, number>> {
+  const statuses = sandboxStatuses.filter((status) => status !== "stopped");
+  const rows = await store
+    .selectFrom("sandboxes")
+    .select(["status", sql<number>`count(*)`.as("count")])
+    .where("status", "<>", "stopped")
+    .groupBy("status")
+    .execute();
+  const counts = new Map(rows.map(({ status, count }) => [status, count]));
+  return new Map(statuses.map((status) => [status, counts.get(status) ?? 0]));
 }
 
 /** Those of these sandboxes that the database knows: where they are, and whether they should still be there. */

@@ -1,5 +1,14 @@
 /** The tables as Kysely sees them. migrations/ is what makes them; the two change together. */
-import type { ApiKeyId, EventId, HostId, SandboxId, SandboxStatus, TeamId, TemplateId } from "@wrenn/contract";
+import type {
+  ApiKeyId,
+  EventId,
+  HostId,
+  SandboxId,
+  SandboxStatus,
+  TeamId,
+  TemplateId,
+  TimeoutAction,
+} from "@wrenn/contract";
 import type { ColumnType, Generated, JSONColumnType, Selectable } from "kysely";
 
 type Timestamp = ColumnType<Date, Date | undefined, Date>;
@@ -73,6 +82,9 @@ interface SandboxTable {
   created_at: Timestamp;
   started_at: NullableTimestamp;
   ended_at: NullableTimestamp;
+  timeout_seconds: Defaulted<number | null>;
+  on_timeout: Defaulted<TimeoutAction>;
+  last_active_at: Timestamp;
 }
 
 interface SandboxEventTable {
@@ -84,6 +96,20 @@ interface SandboxEventTable {
   reason_code: string | null;
   reason_message: string | null;
   at: Timestamp;
+}
+
+interface ReplicaTable {
+  id: string;
+  complete_until: Timestamp;
+  seen_at: Timestamp;
+}
+
+interface IdempotencyKeyTable {
+  team_id: TeamId;
+  key_hash: Buffer;
+  request_hash: Buffer;
+  sandbox_id: SandboxId;
+  created_at: Timestamp;
 }
 
 interface PlatformSecretTable {
@@ -100,6 +126,8 @@ export interface Database {
   sandboxes: SandboxTable;
   sandbox_events: SandboxEventTable;
   platform_secrets: PlatformSecretTable;
+  replicas: ReplicaTable;
+  idempotency_keys: IdempotencyKeyTable;
 }
 
 export type TemplateRow = Selectable<TemplateTable>;
@@ -126,4 +154,7 @@ export const sandboxColumns = [
   "created_at",
   "started_at",
   "ended_at",
+  "timeout_seconds",
+  "on_timeout",
+  "last_active_at",
 ] as const;

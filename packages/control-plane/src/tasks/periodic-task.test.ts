@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { createLog } from "../log.ts";
+import { createLog } from "@wrenn/system";
 import { PeriodicTask } from "./periodic-task.ts";
 
-const silent = createLog("silent");
+const silent = createLog({ level: "silent" });
 
 function countdown(rounds: number): { readonly done: Promise<void>; tick(): void } {
   let left = rounds;
@@ -27,7 +27,7 @@ test("a round that never settles is given up, told so, and followed by others", 
     name: "stuck",
     intervalMs: 10,
     deadlineMs: 20,
-    log: createLog("error", { write: (line) => logged.push(line) }),
+    log: createLog({ level: "error", destination: { write: (line) => logged.push(line) } }),
     run: async (signal) => {
       signals.push(signal);
       rounds.tick();
@@ -48,7 +48,7 @@ test("a round that fails is followed by others", async () => {
     name: "failing",
     intervalMs: 10,
     deadlineMs: 1000,
-    log: createLog("error", { write: (line) => logged.push(line) }),
+    log: createLog({ level: "error", destination: { write: (line) => logged.push(line) } }),
     run: async () => {
       rounds.tick();
       throw new Error("as expected");

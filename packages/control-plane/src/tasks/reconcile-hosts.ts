@@ -27,6 +27,8 @@ export interface ReconcilerOptions {
   readonly sandboxes: Sandboxes;
   readonly log: Logger;
   readonly onChange: (id: SandboxId) => void;
+  /** Told of every look at a host: what it said of itself, or null when it did not answer. */
+  readonly onLook?: (host: HostRow, facts: hostAgentProto.GetHostResponse | null) => void;
   readonly intervalMs?: number;
   readonly hostSilenceMs?: number;
 }
@@ -70,7 +72,8 @@ export class Reconciler {
     const rows = await sandboxesOccupying(store, host.id);
     let held: hostAgentProto.Sandbox[];
     try {
-      await refreshHost(store, client, host);
+      const facts = await refreshHost(store, client, host);
+      this.#options.onLook?.(host, facts);
       held = await client.listSandboxes();
     } catch (error) {
       return this.#recordSilence(host, rows, error);
@@ -87,6 +90,7 @@ export class Reconciler {
     const { store, log } = this.#options;
     if (!(error instanceof WrennError)) throw error;
     if (error.code === "database_unavailable") throw error;
+    this.#options.onLook?.(host, null);
     if (host.contact_lost_at === null) log.warn({ hostId: host.id, err: error }, "a host agent does not answer");
     if (!(await recordSilence(store, host.id, this.#silenceMs))) return;
     if (host.status === "online") log.error({ hostId: host.id }, "a host is unreachable; its sandboxes are missing");

@@ -118,6 +118,15 @@ export class SimulatedGuest {
       case "/refuse":
         response.writeHead(413, { "Content-Length": "8" }).end("too much");
         return;
+      case "/cross-origin":
+        response.writeHead(200, {
+          "Access-Control-Allow-Origin": "https://elsewhere.example",
+          "Access-Control-Allow-Credentials": "true",
+          Vary: "Accept",
+          "Set-Cookie": ["a=1", "b=2"],
+        });
+        response.end("{}");
+        return;
       default:
     }
     const body = JSON.stringify({ path: url.pathname });

@@ -13,7 +13,7 @@ import { timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { asWrennError, guestAgentPort, hostAgentProto, toErrorInfo, WrennError } from "@wrenn/contract";
+import { asWrennError, consoleLimits, guestAgentPort, hostAgentProto, toErrorInfo, WrennError } from "@wrenn/contract";
 import type { ErrorCode } from "@wrenn/contract";
 import { SimulatedGuest } from "./simulated-guest.ts";
 
@@ -23,12 +23,19 @@ export class SimulatedHostAgent {
   readonly guest: SimulatedGuest;
   /** Ports of the sandboxes on which the guest listens. */
   readonly openPorts = new Set<number>([guestAgentPort, 8080]);
+  /** Where a real guest agent listens on this machine; while set, it is every sandbox's. */
+  realGuestAgentPort: number | undefined;
   readonly sandboxes = new Map<string, hostAgentProto.Sandbox>();
+  /** What sandboxes have printed on their consoles, by id. One byte a character. */
+  readonly consoles = new Map<string, string>();
   /** Every request to create, in order. */
   readonly creates: hostAgentProto.CreateSandboxRequest[] = [];
   readonly destroys: string[] = [];
   cpuCount = 2;
   memoryMib = 8192;
+  slotsReady = 3;
+  /** What each creation says of its steps. */
+  createSteps: { step: string; milliseconds: number }[] = [];
   tunnelsOpened = 0;
   /** Called before a create, a destroy or a listing is carried out; may wait, and may throw. */
   beforeCreate: (id: string) => Promise<void> = async () => undefined;
@@ -104,6 +111,8 @@ export class SimulatedHostAgent {
         memoryTotalMib: this.memoryMib,
         memoryAvailableMib: this.memoryMib,
         engine: "qemu-tcg",
+        slotsReady: this.slotsReady,
+        slotsInUse: this.sandboxes.size,
       }),
       createSandbox: async (request) => answering(async () => ({ sandbox: await this.#create(request) })),
       destroySandbox: async ({ sandboxId }) =>
@@ -119,6 +128,7 @@ export class SimulatedHostAgent {
           await this.beforeList();
           return { sandboxes: [...this.sandboxes.values()] };
         }),
+      readConsole: async ({ sandboxId, offset }) => answering(async () => this.#readConsole(sandboxId, Number(offset))),
     });
   }
 
@@ -126,6 +136,14 @@ export class SimulatedHostAgent {
     const sandbox = this.sandboxes.get(id);
     if (sandbox === undefined) throw new WrennError("sandbox_not_found");
     return sandbox;
+  }
+
+  #readConsole(id: string, offset: number): { text: string; offset: bigint; nextOffset: bigint } {
+    this.#get(id);
+    const printed = this.consoles.get(id) ?? "";
+    const from = Math.min(offset, printed.length);
+    const text = printed.slice(from, from + consoleLimits.answerBytes);
+    return { text, offset: BigInt(from), nextOffset: BigInt(from + text.length) };
   }
 
   async #create(request: hostAgentProto.CreateSandboxRequest): Promise<hostAgentProto.Sandbox> {
@@ -138,6 +156,7 @@ export class SimulatedHostAgent {
       diskMib: request.diskMib,
       engine: "qemu-tcg",
       createdAt: timestampNow(),
+      createSteps: this.createSteps,
     });
     this.sandboxes.set(request.sandboxId, sandbox);
     try {
@@ -157,7 +176,8 @@ export class SimulatedHostAgent {
     if (sandbox === undefined) return refuse(socket, new WrennError("sandbox_not_found"));
     if (sandbox.state !== SandboxState.RUNNING) return refuse(socket, new WrennError("sandbox_state_conflict"));
     if (!this.openPorts.has(Number(port))) return refuse(socket, new WrennError("port_closed"));
-    const guest = net.connect(this.guest.port, "127.0.0.1", () => {
+    const real = Number(port) === guestAgentPort ? this.realGuestAgentPort : undefined;
+    const guest = net.connect(real ?? this.guest.port, "127.0.0.1", () => {
       this.tunnelsOpened += 1;
       socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) guest.write(head);

@@ -3,23 +3,51 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { wrennLayout } from "@wrenn/system";
+import { deadlines, httpLimits } from "@wrenn/contract";
+import { createLog, wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
+import { z } from "zod";
+import type { Config } from "../config.ts";
 import { startControlPlane } from "../control-plane.ts";
-import type { ControlPlane } from "../control-plane.ts";
-import { createLog } from "../log.ts";
+import type { ControlPlane, ServerBounds } from "../control-plane.ts";
+import { undescribedError } from "../http/errors.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
 import type { TestDatabase } from "./test-database.ts";
 
+/** Whose pages may use a test's server. */
+export const allowedOrigin = "https://app.example.com";
+
 /** Rounds follow each other quickly, and a host counts as silent soon. */
-const timing = { reconcileMs: 60, hostSilenceMs: 400, drainMs: 500 };
+const quickBounds: ServerBounds = {
+  reconcileMs: 60,
+  hostSilenceMs: 400,
+  drainMs: 500,
+  sandboxActivityMs: 40,
+  sandboxTimeoutsMs: 60,
+  idempotencyKeysMs: 60,
+  replicaSilenceMs: 300_000,
+  requestHeadMs: deadlines.requestHead,
+  requestBodyMs: deadlines.requestBody,
+  uploadIdleMs: 3_000,
+  maxConnections: httpLimits.connections,
+  streams: { openingMs: deadlines.streamOpening, pingMs: deadlines.streamPing, pongMs: deadlines.streamPong },
+};
+
+const undescribedSchema = z.object({ method: z.unknown(), url: z.string(), code: z.string() });
 
 export interface Answer {
   readonly status: number;
   readonly headers: Headers;
   // Whatever JSON came: tests look into it.
   readonly body: Record<string, never>;
+}
+
+export interface CallOptions extends RequestInit {
+  /** Null for none. The server's own when left out. */
+  readonly key?: string | null;
+  /** Of another replica. */
+  readonly url?: string;
 }
 
 export class TestServer {
@@ -38,40 +66,61 @@ export class TestServer {
     this.directory = directory;
     this.databaseUrl = databaseUrl;
     this.agent = agent;
-    this.log = createLog("trace", { write: (line) => this.logged.push(line) });
+    this.log = createLog({ level: "trace", destination: { write: (line) => this.logged.push(line) } });
     this.#pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
     this.#pool.on("error", () => undefined);
   }
 
-  static async start(database: TestDatabase): Promise<TestServer> {
+  static async start(database: TestDatabase, bounds: Partial<ServerBounds> = {}): Promise<TestServer> {
     const directory = await mkdtemp(path.join(tmpdir(), "wrenn-server-"));
     const agent = await SimulatedHostAgent.start(path.join(directory, "host-agent.sock"));
     const server = new TestServer(directory, await database.create(), agent);
-    server.url = (await server.startReplica()).url;
+    await server.startReplica({ bounds });
     server.key = await server.makeKey("test");
     return server;
   }
 
   /** Another control plane on the same database and host; the first one's is the server's url. */
-  async startReplica(): Promise<ControlPlane> {
+  async startReplica(
+    changes: { bounds?: Partial<ServerBounds>; config?: Partial<Config> } = {},
+  ): Promise<ControlPlane> {
     const layout = { ...wrennLayout(this.directory), hostAgentSocket: path.join(this.directory, "host-agent.sock") };
     const config = {
       databaseUrl: this.databaseUrl,
       layout,
       listen: { host: "127.0.0.1", port: 0 },
+      allowedOrigins: [allowedOrigin],
       localCredentials: undefined,
       logLevel: "trace" as const,
+      ...changes.config,
     };
-    const controlPlane = await startControlPlane(config, this.log, timing);
+    const controlPlane = await startControlPlane(config, this.log, { ...quickBounds, ...changes.bounds });
     this.#controlPlanes.push(controlPlane);
+    if (this.#controlPlanes.length === 1) this.url = controlPlane.url;
     return controlPlane;
   }
 
+  /** Stops them in order; the host agent goes on. */
+  async stopReplicas(): Promise<void> {
+    for (const controlPlane of this.#controlPlanes.splice(0)) await controlPlane.stop();
+  }
+
   async stop(): Promise<void> {
-    for (const controlPlane of this.#controlPlanes) await controlPlane.stop();
+    await this.stopReplicas();
     await this.agent.stop();
     await this.#pool.end();
     await rm(this.directory, { recursive: true, force: true });
+    this.#assertErrorsWereDescribed();
+  }
+
+  /** Whatever errors the tests have met must be in the description of the API (http/route-errors.ts). */
+  #assertErrorsWereDescribed(): void {
+    const undescribed = this.logged.flatMap((line) => {
+      if (!line.includes(undescribedError)) return [];
+      const { method, url, code } = undescribedSchema.parse(JSON.parse(line));
+      return [`${String(method)} ${url}: ${code}`];
+    });
+    if (undescribed.length > 0) throw new Error([undescribedError, ...new Set(undescribed)].join("\n"));
   }
 
   /** A key of a new team. */
@@ -89,19 +138,23 @@ export class TestServer {
     return (await this.#pool.query<Row>(sql, values)).rows;
   }
 
-  async call(method: string, target: string, init: RequestInit & { key?: string | null } = {}): Promise<Answer> {
-    const { key = this.key, ...rest } = init;
+  async call(method: string, target: string, init: CallOptions = {}): Promise<Answer> {
+    const { key = this.key, url = this.url, ...rest } = init;
     const headers = new Headers(rest.headers);
     if (key !== null && !headers.has("X-API-Key")) headers.set("X-API-Key", key);
-    const response = await fetch(`${this.url}${target}`, { ...rest, method, headers });
+    const response = await fetch(`${url}${target}`, { ...rest, method, headers });
     const text = await response.text();
     return { status: response.status, headers: response.headers, body: text === "" ? {} : JSON.parse(text) };
   }
 
-  async post(target: string, body: unknown, init: RequestInit & { key?: string | null } = {}): Promise<Answer> {
+  async post(target: string, body: unknown, init: CallOptions = {}): Promise<Answer> {
+    return this.send("POST", target, body, init);
+  }
+
+  async send(method: string, target: string, body: unknown, init: CallOptions = {}): Promise<Answer> {
     const headers = new Headers(init.headers);
     headers.set("Content-Type", "application/json");
-    return this.call("POST", target, { ...init, headers, body: JSON.stringify(body) });
+    return this.call(method, target, { ...init, headers, body: JSON.stringify(body) });
   }
 
   /** A running sandbox's wire id, bare UUID and access token. */
@@ -113,6 +166,15 @@ export class TestServer {
     if (status !== 201) throw new Error(`create answered ${status}: ${JSON.stringify(body)}`);
     const { id, access_token } = body as unknown as { id: string; access_token: string };
     return { id, uuid: id.slice("sb-".length), token: access_token };
+  }
+
+  /** Gives the host so much memory, and returns once the server knows. */
+  async giveHostMemory(memoryMib: number): Promise<void> {
+    this.agent.memoryMib = memoryMib;
+    await eventually(async () => {
+      const rows = await this.query("SELECT FROM hosts WHERE memory_mib = $1", [memoryMib]);
+      if (rows.length === 0) throw new Error("the host's memory has not been written down yet");
+    });
   }
 
   async statusOf(uuid: string): Promise<string | undefined> {

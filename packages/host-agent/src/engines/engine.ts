@@ -37,6 +37,8 @@ export interface VirtualMachine {
   readonly identity: ProcessIdentity;
   /** Resolves once, when the guest has panicked or powered off, or the engine's process has gone. Never rejects. */
   readonly ended: Promise<VmEnd>;
+  /** Sees to it that what the guest has printed until now is in the log of its console. */
+  drainConsole(): Promise<void>;
   /** The last lines of the guest's console. */
   consoleTail(): Promise<string>;
   /** Ends the engine's process at once and waits until it is gone. `ended` does not report this end. */

@@ -30,34 +30,43 @@ export interface ServiceOptions {
 
 export function hostAgentRoutes(options: ServiceOptions): (router: ConnectRouter) => void {
   const { sandboxes, layout, hostFacts, log } = options;
-  const answer = async <Reply>(call: string, work: () => Promise<Reply>): Promise<Reply> => {
+  const answer = async <Reply>(
+    call: string,
+    about: { readonly sandboxId?: string },
+    work: () => Promise<Reply>,
+  ): Promise<Reply> => {
     try {
       return await work();
     } catch (error) {
-      throw toConnectError(call, error, log);
+      throw toConnectError(call, about.sandboxId, error, log);
     }
   };
   return (router) => {
     router.service(HostAgent, {
-      getHost: () => answer("GetHost", hostFacts),
+      getHost: () => answer("GetHost", {}, hostFacts),
       createSandbox: (request) =>
-        answer("CreateSandbox", async () => {
+        answer("CreateSandbox", request, async () => {
           const journal = await sandboxes.create(parseCreateRequest(request));
           return { sandbox: await describeSandbox(layout, journal) };
         }),
       destroySandbox: (request) =>
-        answer("DestroySandbox", async () => {
+        answer("DestroySandbox", request, async () => {
           await sandboxes.destroy(sandboxId(request));
           return {};
         }),
       getSandbox: (request) =>
-        answer("GetSandbox", async () => ({
+        answer("GetSandbox", request, async () => ({
           sandbox: await describeSandbox(layout, sandboxes.get(sandboxId(request))),
         })),
       listSandboxes: () =>
-        answer("ListSandboxes", async () => ({
+        answer("ListSandboxes", {}, async () => ({
           sandboxes: await Promise.all(sandboxes.list().map((journal) => describeSandbox(layout, journal))),
         })),
+      readConsole: (request) =>
+        answer("ReadConsole", request, async () => {
+          const part = await sandboxes.readConsole(sandboxId(request), Number(request.offset));
+          return { text: part.text, offset: BigInt(part.offset), nextOffset: BigInt(part.nextOffset) };
+        }),
     });
   };
 }
@@ -130,9 +139,9 @@ function stateOf(journal: Journal): hostAgentProto.SandboxState {
   }
 }
 
-function toConnectError(call: string, thrown: unknown, log: BaseLogger): ConnectError {
+function toConnectError(call: string, sandboxId: string | undefined, thrown: unknown, log: BaseLogger): ConnectError {
   const error = asWrennError(thrown);
-  if (error.status >= 500) log.error({ call, err: error }, "call failed");
+  if (error.status >= 500) log.error({ call, sandboxId, err: error }, "call failed");
   const detail = { desc: ErrorInfoSchema, value: { ...toErrorInfo(error) } };
   return new ConnectError(error.message, connectCode(error.status), undefined, [detail], thrown);
 }

@@ -97,7 +97,7 @@ async function removeOrphans(
 async function clearUp(context: InventoryContext, journal: Journal): Promise<DeadJournal | null> {
   const { layout, log } = context;
   if (journal.state === "creating" || journal.state === "destroying") {
-    log.warn({ sandbox: journal.sandboxId, state: journal.state }, "unwound");
+    log.warn({ sandboxId: journal.sandboxId, state: journal.state }, "unwound");
     await removeDirectory(context, journal.sandboxId);
     return null;
   }
@@ -138,7 +138,7 @@ export async function adoptSandbox(
     );
     return await Promise.race([vm.ended, answers]);
   } catch (error) {
-    context.log.error({ sandbox: journal.sandboxId, err: error }, "adoption failed");
+    context.log.error({ sandboxId: journal.sandboxId, err: error }, "adoption failed");
     return unresponsive();
   }
 }

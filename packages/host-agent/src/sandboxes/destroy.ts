@@ -17,7 +17,7 @@ export async function destroySandbox(context: SandboxContext, entry: SandboxEntr
     await writeJournal(context.layout, destroying);
   } catch (error) {
     // A full disk must not keep a sandbox from being destroyed, which frees space. Cut short, it is found dead at the next start.
-    context.log.warn({ sandbox: id, err: error }, "destroying without having written it down");
+    context.log.warn({ sandboxId: id, err: error }, "destroying without having written it down");
   }
   await freeHoldings(context, id, holdings);
   await removeDirectory(context, id);

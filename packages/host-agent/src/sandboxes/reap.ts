@@ -20,7 +20,7 @@ export async function reapSandbox(context: SandboxContext, entry: SandboxEntry, 
     try {
       await writeJournal(context.layout, dead);
     } catch (error) {
-      context.log.warn({ sandbox: journal.sandboxId, err: error }, "could not write down a death");
+      context.log.warn({ sandboxId: journal.sandboxId, err: error }, "could not write down a death");
     }
   }
 }

@@ -52,6 +52,7 @@ function endingAtCommit(engine: Engine): Engine {
           end.resolve({ code: "vm_died", message: "It ended at once.", at: new Date(), consoleTail: "" });
           return vm.identity;
         },
+        drainConsole: () => vm.drainConsole(),
         consoleTail: () => vm.consoleTail(),
         kill: () => vm.kill(),
         detach: () => vm.detach(),

@@ -1,8 +1,9 @@
 /** The sandboxes of this host, and the operations on them: one at a time for each. */
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { asWrennError, type SandboxId, WrennError } from "@wrenn/contract";
+import { asWrennError, consoleLimits, type SandboxId, WrennError } from "@wrenn/contract";
 import { KeyedLock } from "@wrenn/system";
+import { ConsoleLog, type ConsolePart } from "../engines/console-log.ts";
 import type { VmEnd } from "../engines/engine.ts";
 import { adoptSandbox, type Inventory } from "./adopt.ts";
 import type { OperationKind, SandboxContext, SandboxEntry } from "./context.ts";
@@ -38,7 +39,7 @@ export class Sandboxes {
         const end = await adoptSandbox(context, journal, entry.holdings);
         if (end === null) sandboxes.#watch(entry);
         else await sandboxes.#reap(entry, end);
-        context.log.info({ sandbox: journal.sandboxId, end: end?.code }, end === null ? "adopted" : "not adopted");
+        context.log.info({ sandboxId: journal.sandboxId, end: end?.code }, end === null ? "adopted" : "not adopted");
       }),
     );
     return sandboxes;
@@ -69,13 +70,13 @@ export class Sandboxes {
         await createSandbox(this.#context, engine, request, entry, signal);
         this.#watch(entry);
       } catch (error) {
-        this.#context.log.warn({ sandbox: facts.sandboxId, err: error }, "creation failed");
+        this.#context.log.warn({ sandboxId: facts.sandboxId, err: error }, "creation failed");
         // Kept only when something resisted its undo: a destroy then tries again.
         if (entry.journal.state === "creating") this.#entries.delete(facts.sandboxId);
         throw error;
       }
     });
-    this.#context.log.info({ sandbox: facts.sandboxId, engine: facts.engine }, "created");
+    this.#context.log.info({ sandboxId: facts.sandboxId, engine: facts.engine }, "created");
     return entry.journal;
   }
 
@@ -102,7 +103,7 @@ export class Sandboxes {
       await destroySandbox(this.#context, entry);
       this.#entries.delete(id);
     });
-    this.#context.log.info({ sandbox: id }, "destroyed");
+    this.#context.log.info({ sandboxId: id }, "destroyed");
   }
 
   /** @throws WrennError `sandbox_not_found` */
@@ -112,6 +113,16 @@ export class Sandboxes {
 
   list(): Journal[] {
     return [...this.#entries.values()].map(({ journal }) => journal);
+  }
+
+  /**
+   * What the guest has printed on its console from an offset on, also of one that is being created or has died.
+   * @throws WrennError `sandbox_not_found`
+   */
+  async readConsole(id: SandboxId, offset: number): Promise<ConsolePart> {
+    const { holdings } = this.#require(id);
+    await holdings.vm?.drainConsole();
+    return new ConsoleLog(holdings.files.consoleLog).read(offset, consoleLimits.answerBytes);
   }
 
   /** @throws WrennError `sandbox_not_found`, or `sandbox_state_conflict` when it is not running */
@@ -176,15 +187,15 @@ export class Sandboxes {
 
   /** Never rejects: what could not be freed is logged, stays in the journal, and is freed by the destroy or the next start. */
   async #reap(entry: SandboxEntry, end: VmEnd): Promise<void> {
-    const { sandboxId: sandbox } = entry.journal;
-    this.#context.log.warn({ sandbox, code: end.code, reason: end.message }, "died");
+    const { sandboxId } = entry.journal;
+    this.#context.log.warn({ sandboxId, code: end.code, reason: end.message }, "died");
     try {
       await this.#operate(entry, "reap", async () => {
         entry.gone.abort();
         await reapSandbox(this.#context, entry, end);
       });
     } catch (error) {
-      this.#context.log.error({ sandbox, err: error }, "could not free everything of a dead sandbox");
+      this.#context.log.error({ sandboxId, err: error }, "could not free everything of a dead sandbox");
     }
   }
 

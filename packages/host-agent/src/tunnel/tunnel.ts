@@ -34,7 +34,8 @@ export class Tunnels {
     // A client that is gone is told by "close".
     client.on("error", () => client.destroy());
     this.#serve(request.url ?? "", client, head).catch((error: unknown) => {
-      this.#log.debug({ target: request.url, err: error }, "tunnel refused");
+      const [sandboxId, port] = request.url?.split(":") ?? [];
+      this.#log.debug({ sandboxId, port, err: error }, "tunnel refused");
       refuse(client, asWrennError(error));
     });
   };

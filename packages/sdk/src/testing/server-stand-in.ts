@@ -4,18 +4,17 @@ import type { AddressInfo } from "node:net";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { processProto, type Sandbox } from "@wrenn/contract";
-import { WrennClient } from "../client.ts";
+import type { ConnectionOptions } from "../connection.ts";
 
 export const sandboxId = "sb-01890000-0000-7000-8000-000000000001";
 export const apiKey = `wrn_${"0".repeat(40)}`;
 
-export interface Answer {
-  status: number;
-  body: unknown;
-}
+/** An answer; or the connection is cut; or there is none, ever. */
+export type Answer = { status: number; body: unknown; headers?: Record<string, string> } | "cut" | "none";
 
 export class ServerStandIn {
-  readonly client: WrennClient;
+  /** What the SDK needs to know of it. */
+  readonly api: ConnectionOptions;
   /** What the next requests of the API are answered; then the sandbox as it is. */
   readonly answers: Answer[] = [];
   readonly requests: { method: string; path: string; headers: Record<string, unknown>; body: string }[] = [];
@@ -29,6 +28,9 @@ export class ServerStandIn {
     memory_mib: 512,
     disk_mib: 5_120,
     metadata: {},
+    timeout_seconds: null,
+    on_timeout: "destroy",
+    expires_at: null,
     host_id: null,
     engine: "qemu-tcg",
     created_at: "2026-01-01T00:00:00.000Z",
@@ -39,7 +41,7 @@ export class ServerStandIn {
   private constructor(server: Server) {
     this.#server = server;
     const { port } = server.address() as AddressInfo;
-    this.client = new WrennClient({ url: `http://127.0.0.1:${port}/`, apiKey });
+    this.api = { apiUrl: `http://127.0.0.1:${port}/`, apiKey };
   }
 
   static async start(guest: Partial<ServiceImpl<typeof processProto.Process>>): Promise<ServerStandIn> {
@@ -57,8 +59,11 @@ export class ServerStandIn {
         const body = Buffer.concat(chunks).toString("utf8");
         standIn.requests.push({ method: request.method ?? "", path, headers: request.headers, body });
         const answer = standIn.answers.shift() ?? { status: 200, body: standIn.sandbox };
-        response.writeHead(answer.status, { "content-type": "application/json" });
-        response.end(JSON.stringify(answer.body));
+        if (answer === "cut") request.socket.destroy();
+        else if (answer !== "none") {
+          response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers });
+          response.end(JSON.stringify(answer.body));
+        }
       });
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -71,13 +71,22 @@ export class QemuVm implements VirtualMachine {
     return vm;
   }
 
+  /** Gives up on a QEMU that takes too long to say it. */
+  async drainConsole(): Promise<void> {
+    const drain = async (): Promise<void> => {
+      await this.#draining;
+      await this.#drain();
+    };
+    await Promise.race([drain(), delay(lastWordsMs, undefined, { ref: false })]);
+  }
+
   async consoleTail(): Promise<string> {
-    await this.#drainFully();
+    await this.drainConsole();
     return this.#console.tail();
   }
 
   async kill(): Promise<void> {
-    await this.#drainFully();
+    await this.drainConsole();
     this.#stopWatching();
     await signalProcess(this.identity, "SIGKILL");
     if (!(await waitForExit(this.identity, deadlines.engineQuit))) {
@@ -88,7 +97,7 @@ export class QemuVm implements VirtualMachine {
   }
 
   async detach(): Promise<void> {
-    await this.#drainFully();
+    await this.drainConsole();
     this.#stopWatching();
   }
 
@@ -230,15 +239,6 @@ export class QemuVm implements VirtualMachine {
     if (this.#over || this.#qmp === null) return;
     this.#draining ??= this.#drainOnce(this.#qmp);
     await this.#draining;
-  }
-
-  /** What was printed until now, unless QEMU takes too long to say it. */
-  async #drainFully(): Promise<void> {
-    const drain = async (): Promise<void> => {
-      await this.#draining;
-      await this.#drain();
-    };
-    await Promise.race([drain(), delay(lastWordsMs, undefined, { ref: false })]);
   }
 
   async #drainOnce(qmp: QmpClient): Promise<void> {

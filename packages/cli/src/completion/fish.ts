@@ -1,0 +1,91 @@
+/** The completion script for fish: a line for each thing there is to complete. */
+import { flagsOf, type ArgumentOutline, type OptionOutline, type VerbOutline } from "./outline.ts";
+
+const sandboxes = "(wrenn ls -q 2>/dev/null)";
+const places = "(wrenn ls -q 2>/dev/null | string replace -r '$' ':')";
+
+export function fishCompletion(verbs: readonly VerbOutline[]): string {
+  const lines = verbs.flatMap((verb) => [
+    `complete -c wrenn -n __wrenn_needs_verb -a ${verb.name} -d ${quote(verb.description)}`,
+    ...verb.options.map((option) => `${when(`__wrenn_option_of ${verb.name}`)} ${optionWords(option)}`),
+    ...verb.arguments.flatMap((argument, index) => argumentLines(verb, argument, index)),
+  ]);
+  return `# Completion of wrenn for fish: wrenn completion fish > ~/.config/fish/completions/wrenn.fish
+
+function __wrenn_needs_verb
+    test (count (commandline -opc)) -eq 1
+end
+
+# How many arguments of the verb are before the word that is being completed: options and their values are none.
+function __wrenn_arguments_before
+    set -l words (commandline -opc)
+    set -l valued
+    switch "$words[2]"
+${verbs.map((verb) => `        case ${verb.name}\n            set valued ${valuedFlags(verb).join(" ")}`).join("\n")}
+    end
+    set -l before 0
+    set -l skip 0
+    for word in $words[3..-1]
+        if test $skip -eq 1
+            set skip 0
+        else if contains -- $word $valued
+            set skip 1
+        else if not string match -q -- '-*' $word
+            set before (math $before + 1)
+        end
+    end
+    echo $before
+end
+
+# Behind the first argument of a verb that runs a command, everything is for that command.
+function __wrenn_option_of
+    set -l words (commandline -opc)
+    test "$words[2]" = $argv[1]; or return 1
+    not contains -- $argv[1] ${verbs.flatMap((verb) => (verb.runsCommand ? [verb.name] : [])).join(" ")}; or test (__wrenn_arguments_before) -eq 0
+end
+
+function __wrenn_argument_of
+    set -l words (commandline -opc)
+    test "$words[2]" = $argv[1]; or return 1
+    set -l before (__wrenn_arguments_before)
+    test $before -ge $argv[2]; and test $before -le $argv[3]
+end
+
+complete -c wrenn -f
+${lines.join("\n")}
+`;
+}
+
+function valuedFlags(verb: VerbOutline): string[] {
+  return verb.options.filter(({ value }) => value !== null).flatMap(flagsOf);
+}
+
+function when(condition: string): string {
+  return `complete -c wrenn -n ${quote(condition)}`;
+}
+
+function optionWords({ short, long, description, value }: OptionOutline): string {
+  const words = [
+    ...(short === null ? [] : [`-s ${short.slice(1)}`]),
+    ...(long === null ? [] : [`-l ${long.slice(2)}`]),
+    ...(value === null ? [] : ["-x"]),
+    ...(value === null || value.choices.length === 0 ? [] : [`-a ${quote(value.choices.join(" "))}`]),
+    `-d ${quote(description)}`,
+  ];
+  return words.join(" ");
+}
+
+function argumentLines(verb: VerbOutline, argument: ArgumentOutline, index: number): string[] {
+  const condition = when(`__wrenn_argument_of ${verb.name} ${index} ${argument.several ? 1_000 : index}`);
+  const offered = {
+    sandbox: [`-a ${quote(sandboxes)}`],
+    place: [`-F -a ${quote(places)}`],
+    choice: [`-a ${quote(argument.choices.join(" "))}`],
+    other: [],
+  };
+  return offered[argument.kind].map((words) => `${condition} ${words}`);
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll(/[\\']/g, "\\$&")}'`;
+}

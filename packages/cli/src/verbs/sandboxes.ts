@@ -1,0 +1,138 @@
+/** Verbs for sandboxes as a whole. */
+import type { TimeoutAction } from "@wrenn/contract";
+import { Argument, type Command, Option } from "commander";
+import {
+  environment,
+  examples,
+  type Finish,
+  idleTimeout,
+  json,
+  metadata,
+  sandboxArgument,
+  sandboxArgumentNames,
+  sandboxSizes,
+  withOptions,
+} from "./options.ts";
+
+const timeoutActions = ["destroy"] as const satisfies readonly TimeoutAction[];
+
+export interface CreateFlags {
+  vcpus?: number;
+  memory?: number;
+  disk?: number;
+  timeout?: number | null;
+  onTimeout?: TimeoutAction;
+  env?: Record<string, string>;
+  metadata?: Record<string, string>;
+  quiet?: boolean;
+  json?: boolean;
+}
+
+export interface ListFlags {
+  status?: string;
+  template?: string;
+  metadata?: Record<string, string>;
+  all?: boolean;
+  quiet?: boolean;
+  json?: boolean;
+}
+
+export interface RemoveFlags {
+  all?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+export function addSandboxVerbs(program: Command, finish: Finish): void {
+  program.commandsGroup("Sandboxes:");
+
+  withOptions(
+    program
+      .command("create")
+      .description("create a sandbox and print its id; starts the server of this machine if need be")
+      .argument("[template]", "what it starts from; default: minimal"),
+    ...sandboxSizes(),
+    idleTimeout(),
+    new Option("--on-timeout <action>", "what becomes of it then").choices(timeoutActions),
+    environment(),
+    metadata("something to find it by; may be given several times"),
+    new Option("-q, --quiet", "show no progress"),
+    json(),
+  )
+    .addHelpText(
+      "after",
+      examples("wrenn create", "wrenn create --memory 1G --timeout 30m --metadata job=42", [
+        "id=$(wrenn create)",
+        "to use it in a script",
+      ]),
+    )
+    .action(async (template: string | undefined, options: CreateFlags) => {
+      const { createSandbox } = await import("../commands/create.ts");
+      finish(await createSandbox(template, options));
+    });
+
+  withOptions(
+    program.command("ls").description("list sandboxes, newest first"),
+    new Option("--status <status>", "only those in it; several are separated by commas"),
+    new Option("--template <name>", "only those made from it"),
+    metadata("only those that have it; may be given several times"),
+    new Option("-a, --all", "also those that have stopped").conflicts("status"),
+    new Option("-q, --quiet", "print ids only").conflicts("json"),
+    json(),
+  )
+    .addHelpText(
+      "after",
+      examples("wrenn ls", "wrenn ls --status error,missing", [
+        "wrenn rm $(wrenn ls -q --metadata job=42)",
+        "destroy those of a job",
+      ]),
+    )
+    .action(async (options: ListFlags) => {
+      const { listSandboxes } = await import("../commands/ls.ts");
+      finish(await listSandboxes(options));
+    });
+
+  program
+    .command("get")
+    .description("show everything about a sandbox")
+    .addArgument(sandboxArgument())
+    .addOption(json())
+    .addHelpText("after", examples("wrenn get 9a8057", "wrenn get --json 9a8057"))
+    .action(async (sandbox: string, options: { json?: boolean }) => {
+      const { getSandbox } = await import("../commands/get.ts");
+      finish(await getSandbox(sandbox, options));
+    });
+
+  withOptions(
+    program
+      .command("rm")
+      .description("destroy sandboxes with all they hold")
+      .addArgument(
+        new Argument(`[${sandboxArgumentNames.several}...]`, "their ids, or what only these begin or end with"),
+      ),
+    new Option("-a, --all", "all sandboxes of the team; asks first on a terminal"),
+    new Option("-y, --yes", "do not ask"),
+    json(),
+  )
+    .addHelpText("after", examples("wrenn rm 9a8057", "wrenn rm --all --yes"))
+    .action(async (sandboxes: string[], options: RemoveFlags, verb: Command) => {
+      if (options.all === true && sandboxes.length > 0) verb.error("error: name sandboxes, or give --all, not both");
+      if (options.all !== true && sandboxes.length === 0) verb.error("error: missing required argument 'sandboxes'");
+      const { removeSandboxes } = await import("../commands/rm.ts");
+      finish(await removeSandboxes(sandboxes, options));
+    });
+
+  withOptions(
+    program
+      .command("logs")
+      .description("print what a sandbox's kernel and its first process have printed on its console")
+      .addArgument(sandboxArgument()),
+    new Option("-f, --follow", "go on with what comes"),
+    json(),
+  )
+    .addHelpText("after", examples("wrenn logs 9a8057", "wrenn logs -f 9a8057"))
+    .action(async (sandbox: string, options: { follow?: boolean; json?: boolean }) => {
+      const { showLogs } = await import("../commands/logs.ts");
+      finish(await showLogs(sandbox, options));
+    });
+}
