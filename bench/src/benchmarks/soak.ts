@@ -13,8 +13,8 @@ import type { RunningServer } from "../server.ts";
 import { residentMemoryMib } from "./guest-agent.ts";
 
 const minuteMs = 60_000;
-/** Of each kind of load but the creation of sandboxes, which takes seconds each. */
-const workers = 4;
+/** Of each kind of load. More of them keep an emulated guest from answering within the time that a call of it may take. */
+const workers = 1;
 const settleTimeoutMs = 30_000;
 const fileBytes = 1_048_576;
 
@@ -101,11 +101,14 @@ async function load(
     () => stream(server, `${path}/pty`, { type: "start" }, "vanish"),
     () => abandoned(server, path),
   ];
-  const creating = repeat(async () => {
+  const creating = async (): Promise<void> => {
     const sandbox = await server.createSandbox({ memory_mib: 256 });
     await server.destroySandbox(sandbox.id);
-  });
-  await Promise.all([creating, ...kinds.flatMap((kind) => Array.from({ length: workers }, () => repeat(kind)))]);
+  };
+  await Promise.all([
+    repeat(creating),
+    ...kinds.flatMap((kind) => Array.from({ length: workers }, () => repeat(kind))),
+  ]);
 }
 
 async function drained(answer: Promise<Response>): Promise<void> {
