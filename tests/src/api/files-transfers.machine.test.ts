@@ -135,8 +135,8 @@ describe("a round trip", () => {
   });
 });
 
-describe("512 MiB", () => {
-  const total = 512 * mib;
+describe("2 GiB", () => {
+  const total = 2_048 * mib;
   /** Buffers of the machine and of the test itself; a server that kept the file would need far more. */
   const allowedGrowth = 160 * mib;
 
