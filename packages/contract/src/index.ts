@@ -6,6 +6,7 @@ export * from "./guest-network.ts";
 export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./names.ts";
+export * from "./process-info.ts";
 export * from "./rpc-errors.ts";
 export * from "./sandbox-state.ts";
 export * from "./schemas/exec.ts";

@@ -1,5 +1,5 @@
 /** Commands in a sandbox: run to their end, started in the background, found again, killed. */
-import type { SignalName } from "@wrenn/contract";
+import { asProcess, type SignalName } from "@wrenn/contract";
 import { CommandHandle } from "./command-handle.ts";
 import { type CommandLine, processConfig, type ProcessOptions } from "./command-line.ts";
 import type { RequestOptions } from "./connection.ts";
@@ -67,13 +67,7 @@ export class Commands {
     const { processes } = await this.#guest.call({ ...options, what: "the list of processes" }, (call) =>
       this.#guest.processes.list({}, call),
     );
-    return processes.map(({ pid, tag, config }) => ({
-      pid,
-      tag: tag ?? null,
-      cmd: config?.cmd ?? "",
-      args: config?.args ?? [],
-      cwd: config?.cwd ?? null,
-    }));
+    return processes.map((process) => asProcess(process));
   }
 
   /**

@@ -1,5 +1,5 @@
 /** Commands in sandboxes: started, run to their end, followed, listed, signalled. For the REST API and its WebSockets alike. */
-import { deadlines, errorFromGuest, processProto, startErrors, WrennError } from "@wrenn/contract";
+import { asProcess, deadlines, errorFromGuest, processProto, startErrors, WrennError } from "@wrenn/contract";
 import type { Command, Exec, ExecResult, Process, SandboxId, SignalName, TeamId } from "@wrenn/contract";
 import { withTimeLimit } from "@wrenn/system";
 import type { Logger } from "pino";
@@ -138,13 +138,7 @@ export class Commands {
     const { processes } = await this.#call(guest, async () =>
       guest.processes.list({}, { timeoutMs: deadlines.guestCall }),
     );
-    return processes.map(({ pid, tag, config }) => ({
-      pid,
-      tag: tag ?? null,
-      cmd: config?.cmd ?? "",
-      args: config?.args ?? [],
-      cwd: config?.cwd ?? null,
-    }));
+    return processes.map((process) => asProcess(process));
   }
 
   async #tagOf(guest: Guest, pid: number): Promise<string | null> {
