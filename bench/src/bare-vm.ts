@@ -6,7 +6,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { guestNetwork, minimalTemplateId, platformTeamId } from "@wrenn/contract";
-import { bootManifestSchema, templateManifestSchema } from "@wrenn/contract";
+import { bootManifestSchema, baseTemplateSchema } from "@wrenn/contract";
 import { endProcess, identifyProcess, type Layout, readJson, run, startDaemon } from "@wrenn/system";
 
 const tap = "wrenn-bare";
@@ -36,7 +36,7 @@ export async function openBareNetwork(): Promise<{ close(): Promise<void> }> {
 export async function startBareVm(layout: Layout, options: { memoryMib: number; tscKhz: number }): Promise<BareVm> {
   const boot = bootManifestSchema.parse(await readJson(layout.bootManifest));
   const template = layout.template(platformTeamId, minimalTemplateId);
-  const manifest = templateManifestSchema.parse(await readJson(template.manifest));
+  const manifest = baseTemplateSchema.parse(await readJson(template.manifest));
   const directory = await mkdtemp(path.join(os.tmpdir(), "wrenn-bare-"));
   const overlay = path.join(directory, "overlay.qcow2");
   await run("qemu-img", ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", template.rootfs(manifest.rootfs), overlay]);

@@ -1,6 +1,6 @@
 /** Root filesystems that a newer one has replaced, and that nothing can still refer to. */
 import { readdir, rm } from "node:fs/promises";
-import { templateManifestSchema } from "@wrenn/contract";
+import { baseTemplateSchema } from "@wrenn/contract";
 import { isMissingFile, readJson, type Layout, type TemplateLayout } from "@wrenn/system";
 
 /**
@@ -9,7 +9,7 @@ import { isMissingFile, readJson, type Layout, type TemplateLayout } from "@wren
  */
 export async function removeUnusedRootfs(layout: Layout, template: TemplateLayout): Promise<string[]> {
   if ((await namesIn(layout.sandboxes)).length > 0) return [];
-  const manifest = templateManifestSchema.safeParse(await readJson(template.manifest));
+  const manifest = baseTemplateSchema.safeParse(await readJson(template.manifest));
   if (!manifest.success) return [];
   const unused = (await namesIn(template.directory)).filter(
     (name) => /^rootfs-[0-9a-f]+\.ext4$/.test(name) && name !== manifest.data.rootfs,

@@ -4,7 +4,7 @@
  */
 import { access, chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { minimalTemplateId, platformTeamId, sandboxLimits, templateManifestSchema } from "@wrenn/contract";
+import { minimalTemplateId, platformTeamId, sandboxLimits, baseTemplateSchema } from "@wrenn/contract";
 import { readJson, run, syncDirectory, writeJsonDurably, type Layout, type TemplateLayout } from "@wrenn/system";
 import { refreshingPackageLists } from "./apt-lists.ts";
 import { readDistributionSources } from "./apt-sources.ts";
@@ -76,7 +76,7 @@ export interface Rootfs {
 /** Whether the template's manifest names the root filesystem of the current recipe, and it is there. */
 export async function rootfsIsCurrent(layout: Layout, distribution: Distribution): Promise<boolean> {
   const template = minimalTemplate(layout);
-  const manifest = templateManifestSchema.safeParse(await readJson(template.manifest));
+  const manifest = baseTemplateSchema.safeParse(await readJson(template.manifest));
   if (!manifest.success || manifest.data.rootfs !== rootfsName(distribution)) return false;
   return access(template.rootfs(manifest.data.rootfs)).then(
     () => true,

@@ -16,11 +16,19 @@ export const bootManifestSchema = z.object({
 });
 export type BootManifest = z.infer<typeof bootManifestSchema>;
 
-/** `images/teams/<team>/<template>/template.json`. Replaced as a whole; the file it names is never changed in place. */
-export const templateManifestSchema = z.object({
+/** `images/teams/<team>/<template>/template.json` of a base template. Replaced as a whole; the file it names is never changed in place. */
+export const baseTemplateSchema = z.object({
   /** The root filesystem's file name, beside the manifest. */
   rootfs: z.string().regex(new RegExp(`^${safeName}$`)),
   /** The size of its file system: the least disk a sandbox of this template can have. */
   diskMib: z.number().int().positive(),
 });
+
+/** The same of a snapshot template: the frozen state that it keeps from being removed. */
+export const snapshotTemplateSchema = z.object({ generation: z.uuid(), sizeBytes: z.number().int().nonnegative() });
+
+/** What a template is, is told by what it has. */
+export const templateManifestSchema = z.union([baseTemplateSchema, snapshotTemplateSchema]);
+export type BaseTemplate = z.infer<typeof baseTemplateSchema>;
+export type SnapshotTemplate = z.infer<typeof snapshotTemplateSchema>;
 export type TemplateManifest = z.infer<typeof templateManifestSchema>;

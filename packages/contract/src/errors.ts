@@ -124,6 +124,18 @@ export const errorRegistry = {
     message: "There is no such template.",
     suggestion: "Use the built-in template: minimal.",
   },
+  snapshot_not_found: {
+    status: 404,
+    retryable: false,
+    message: "Your team has no snapshot of that name.",
+    suggestion: "List the snapshots to see which there are.",
+  },
+  snapshot_name_taken: {
+    status: 409,
+    retryable: false,
+    message: "There is a snapshot or template of that name already.",
+    suggestion: "Choose another name, or send overwrite: true to replace your team's snapshot.",
+  },
   sandbox_state_conflict: {
     status: 409,
     retryable: true,
@@ -136,6 +148,24 @@ export const errorRegistry = {
     message: "Another operation on this sandbox is under way.",
     suggestion: "Try again when it is done.",
   },
+  sandbox_paused: {
+    status: 409,
+    retryable: false,
+    message: "The sandbox is paused.",
+    suggestion: "Resume it first; its memory, disk and processes are kept.",
+  },
+  sandbox_died: {
+    status: 409,
+    retryable: false,
+    message: "The sandbox's virtual machine has died, and its memory with it.",
+    suggestion: "Recover it from its disk or from its last pause, as far as `recoverable` names them, or delete it.",
+  },
+  recovery_unavailable: {
+    status: 409,
+    retryable: false,
+    message: "Nothing is kept that the sandbox could be recovered from like that.",
+    suggestion: "See `recoverable` of the sandbox for what is.",
+  },
   idempotency_conflict: {
     status: 409,
     retryable: false,
@@ -145,8 +175,9 @@ export const errorRegistry = {
   idle_timeout: {
     status: 409,
     retryable: false,
-    message: "The sandbox was destroyed because nobody had used it for its whole timeout.",
-    suggestion: "Create another with a longer timeout_seconds or none, or ping it for as long as it must stay.",
+    message: "Nobody had used the sandbox for its whole timeout.",
+    suggestion:
+      "Resume it if it is paused, or create another with a longer timeout_seconds, none, or on_timeout: pause.",
   },
   console_gone: {
     status: 410,
@@ -196,6 +227,12 @@ export const errorRegistry = {
     retryable: false,
     message: "The virtual machine ended unexpectedly.",
     suggestion: "Look at the host agent's log for the engine's last words.",
+  },
+  memory_unreadable: {
+    status: 500,
+    retryable: false,
+    message: "A part of the sandbox's frozen memory could not be read or is damaged, so its virtual machine was ended.",
+    suggestion: "Look at the host's disk and the host agent's log; recover the sandbox from its disk.",
   },
   guest_init_failed: {
     status: 500,
@@ -313,6 +350,18 @@ export const errorRegistry = {
     retryable: true,
     message: "The engine refused or failed a command.",
     suggestion: "Look at the host agent's log for the engine's own words.",
+  },
+  snapshot_incompatible: {
+    status: 409,
+    retryable: false,
+    message: "The frozen state was made by another engine, engine version or processor than this host has.",
+    suggestion: "Use the engine that details name, or recover the sandbox from its disk.",
+  },
+  snapshot_damaged: {
+    status: 500,
+    retryable: false,
+    message: "The frozen state is damaged or incomplete on the host's disk.",
+    suggestion: "Look at the host's disk; restore it from a backup, or delete the sandbox or snapshot.",
   },
   boot_files_missing: {
     status: 500,

@@ -10,6 +10,8 @@ const prefixes = {
   apiKey: "key",
   host: "host",
   event: "evt",
+  generation: "gen",
+  layer: "lyr",
 } as const;
 
 export type IdKind = keyof typeof prefixes;
@@ -22,6 +24,10 @@ export type TemplateId = Id<"template">;
 export type ApiKeyId = Id<"apiKey">;
 export type HostId = Id<"host">;
 export type EventId = Id<"event">;
+/** One committed state of a sandbox: memory, disk and devices of one moment. */
+export type GenerationId = Id<"generation">;
+/** One immutable file of memory or disk that generations refer to. */
+export type LayerId = Id<"layer">;
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const zeroUuid = "00000000-0000-0000-0000-000000000000";

@@ -80,6 +80,18 @@ export const streamLimits = {
   unsentBytes: 262_144,
 } as const;
 
+/** How many copies one request makes of a sandbox. */
+export const forkCount = { min: 1, max: 50, default: 1 } as const;
+
+/** What a host does with the layers of frozen states. */
+export const generationLimits = {
+  /** An image spread over more layers or extents than this is folded into one in the background. */
+  layers: 8,
+  extents: 32_768,
+  /** What the golden snapshots of one host may take up; the least recently used go. */
+  goldenBytes: 10_737_418_240,
+} as const;
+
 /** Milliseconds. A deadline that passes is an error of its own, never a silent wait. */
 export const deadlines = {
   /** An emulated boot takes about 3 s alone and up to 20 s when ten boot at once on two cores. */
@@ -87,6 +99,24 @@ export const deadlines = {
   /** Whole create as the control plane sees it: two boot attempts and their clean-up. */
   createSandbox: 150_000,
   destroySandbox: 60_000,
+  /** Writing all memory of the largest sandbox at 500 MB/s takes over two minutes. */
+  pauseSandbox: 180_000,
+  resumeSandbox: 120_000,
+  snapshotSandbox: 180_000,
+  forkSandbox: 240_000,
+  /** Starting again what died: a boot with one more attempt, or a resume. */
+  recoverSandbox: 150_000,
+  deleteSnapshot: 60_000,
+  /** Before a freeze the guest writes back what its page cache holds, as far as it gets in this time. */
+  guestSync: 5_000,
+  /** A restored guest has nothing to start: a busy emulated one takes seconds. */
+  guestResume: 30_000,
+  /** Reading, comparing and writing a guest's memory, while it stands still. */
+  memoryCapture: 150_000,
+  memoryFold: 600_000,
+  memoryVerify: 300_000,
+  /** From the pager's start until it listens. */
+  pagerStart: 10_000,
   hostAgentCall: 15_000,
   /** Whether a host agent is there at all, for a health check. */
   hostProbe: 2_000,

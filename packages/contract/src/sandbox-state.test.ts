@@ -37,6 +37,6 @@ describe("the sandbox state machine", () => {
   });
 
   it("lets a guest be reached only while it runs", () => {
-    expect(sandboxStatuses.filter(can.reach)).toEqual(["running"]);
+    expect(sandboxStatuses.filter(can.reach)).toEqual(["running", "snapshotting"]);
   });
 });

@@ -1,6 +1,6 @@
 /** Every path of a Wrenn machine. Nothing else joins path components below WRENN_DIR. */
 import path from "node:path";
-import type { SandboxId, TeamId, TemplateId } from "@wrenn/contract";
+import type { GenerationId, LayerId, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
 
 export const defaultWrennDir = "/var/lib/wrenn";
 
@@ -11,9 +11,37 @@ export interface SandboxLayout {
   readonly directory: string;
   readonly journal: string;
   readonly overlay: string;
+  /** The overlay that takes the other's place when that has become a layer of a snapshot. */
+  readonly nextOverlay: string;
+  /** An empty file as large as the guest's memory, which a cold boot maps. */
+  readonly blankMemory: string;
+  /** Where the engine writes the state of its devices when it is frozen. */
+  readonly deviceState: string;
+  readonly pagerSocket: string;
+  readonly pagerStatus: string;
+  readonly pagerLog: string;
+  /** What the pager recorded of the pages that were needed first. */
+  readonly workingSet: string;
   readonly qmpSocket: string;
   readonly consoleLog: string;
   readonly engineLog: string;
+}
+
+/** One committed state; see docs/memory-images.md. */
+export interface GenerationLayout {
+  readonly directory: string;
+  readonly manifest: string;
+  readonly deviceState: string;
+  readonly workingSet: string;
+  /** Headers are written under new names when layers are folded; the manifest says which counts. */
+  header(fileName: string): string;
+}
+
+/** One immutable file of memory or of a disk. */
+export interface LayerLayout {
+  readonly directory: string;
+  readonly memory: string;
+  readonly disk: string;
 }
 
 export interface TemplateLayout {
@@ -30,6 +58,10 @@ export interface Layout {
   readonly bootManifest: string;
   readonly images: string;
   readonly sandboxes: string;
+  readonly generations: string;
+  readonly layers: string;
+  /** Which golden snapshots there are: one small file each. */
+  readonly golden: string;
   readonly run: string;
   readonly hostAgentSocket: string;
   readonly kvmVerdict: string;
@@ -42,6 +74,9 @@ export interface Layout {
   readonly guestAgentRecord: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
+  generation(id: GenerationId): GenerationLayout;
+  layer(id: LayerId): LayerLayout;
+  goldenRecord(key: string): string;
   template(team: TeamId, template: TemplateId): TemplateLayout;
   lock(name: string): string;
   processRecord(name: string): string;
@@ -56,6 +91,9 @@ export function wrennLayout(root: string): Layout {
     bootManifest: inRoot("boot", "current.json"),
     images: inRoot("images"),
     sandboxes: inRoot("sandboxes"),
+    generations: inRoot("generations"),
+    layers: inRoot("layers"),
+    golden: inRoot("golden"),
     run: inRoot("run"),
     hostAgentSocket: inRoot("run", "host-agent.sock"),
     kvmVerdict: inRoot("run", "kvm.json"),
@@ -67,6 +105,9 @@ export function wrennLayout(root: string): Layout {
     guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
+    generation: (id) => generationLayout(inRoot("generations", id)),
+    layer: (id) => layerLayout(inRoot("layers", id)),
+    goldenRecord: (key) => inRoot("golden", `${key}.json`),
     template: (team, template) => templateLayout(inRoot("images", "teams", team, template)),
     lock: (name) => inRoot("run", `${name}.lock`),
     processRecord: (name) => inRoot("run", `${name}.json`),
@@ -82,7 +123,7 @@ export function layoutFromEnvironment(env: NodeJS.ProcessEnv = process.env): Lay
 /** Whether the longest unix socket path below this root still fits the kernel's limit. */
 export function socketPathsFit(layout: Layout): boolean {
   const anyUuid = "00000000-0000-0000-0000-000000000000" as SandboxId;
-  return layout.sandbox(anyUuid).qmpSocket.length <= maxSocketPath;
+  return layout.sandbox(anyUuid).pagerSocket.length <= maxSocketPath;
 }
 
 function sandboxLayout(directory: string): SandboxLayout {
@@ -91,9 +132,34 @@ function sandboxLayout(directory: string): SandboxLayout {
     directory,
     journal: inDirectory("journal.json"),
     overlay: inDirectory("overlay.qcow2"),
+    nextOverlay: inDirectory("overlay-next.qcow2"),
+    blankMemory: inDirectory("blank-memory"),
+    deviceState: inDirectory("device-state"),
+    pagerSocket: inDirectory("pager.sock"),
+    pagerStatus: inDirectory("pager.json"),
+    pagerLog: inDirectory("pager.log"),
+    workingSet: inDirectory("working-set"),
     qmpSocket: inDirectory("qmp.sock"),
     consoleLog: inDirectory("console.log"),
     engineLog: inDirectory("engine.log"),
+  };
+}
+
+function generationLayout(directory: string): GenerationLayout {
+  return {
+    directory,
+    manifest: path.join(directory, "manifest.json"),
+    deviceState: path.join(directory, "device-state"),
+    workingSet: path.join(directory, "working-set"),
+    header: (fileName) => path.join(directory, fileName),
+  };
+}
+
+function layerLayout(directory: string): LayerLayout {
+  return {
+    directory,
+    memory: path.join(directory, "memory"),
+    disk: path.join(directory, "disk.qcow2"),
   };
 }
 

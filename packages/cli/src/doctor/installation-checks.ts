@@ -1,7 +1,7 @@
 /** What set-up has made, and whether the server runs. */
 import { access, stat } from "node:fs/promises";
 import path from "node:path";
-import { minimalTemplateId, platformTeamId, templateManifestSchema } from "@wrenn/contract";
+import { minimalTemplateId, platformTeamId, baseTemplateSchema } from "@wrenn/contract";
 import { readBootManifest } from "@wrenn/images";
 import { type Layout, readJson } from "@wrenn/system";
 import { readLiveServer } from "../server/server-record.ts";
@@ -50,7 +50,7 @@ async function checkBootFiles(layout: Layout): Promise<Outcome> {
 
 async function checkTemplate(layout: Layout): Promise<Outcome> {
   const template = layout.template(platformTeamId, minimalTemplateId);
-  const manifest = templateManifestSchema.safeParse(await readJson(template.manifest));
+  const manifest = baseTemplateSchema.safeParse(await readJson(template.manifest));
   if (!manifest.success) return failed("the built-in template has not been made yet", setUp);
   const file = template.rootfs(manifest.data.rootfs);
   const found = await stat(file).catch(() => null);

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file host_agent.proto.
  */
 export const file_host_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChBob3N0X2FnZW50LnByb3RvEg13cmVubi5ob3N0LnYxIlQKCUVycm9ySW5mbxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSEgoKc3VnZ2VzdGlvbhgDIAEoCRIUCgxkZXRhaWxzX2pzb24YBCABKAkiEAoOR2V0SG9zdFJlcXVlc3QikwIKD0dldEhvc3RSZXNwb25zZRIVCg1hZ2VudF92ZXJzaW9uGAEgASgJEhEKCWNwdV9jb3VudBgCIAEoDRIYChBtZW1vcnlfdG90YWxfbWliGAMgASgNEhwKFG1lbW9yeV9hdmFpbGFibGVfbWliGAQgASgNEhwKFGRpc2tfYXZhaWxhYmxlX2J5dGVzGAUgASgEEg4KBmVuZ2luZRgGIAEoCRIWCg5lbmdpbmVfdmVyc2lvbhgHIAEoCRIVCg1lbmdpbmVfcmVhc29uGAggASgJEhYKDmtlcm5lbF92ZXJzaW9uGAkgASgJEhMKC3Nsb3RzX3JlYWR5GAogASgNEhQKDHNsb3RzX2luX3VzZRgLIAEoDSJkCgVEZWF0aBIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNvbnNvbGVfdGFpbBgEIAEoCSIwCgpTdGVwVGltaW5nEgwKBHN0ZXAYASABKAkSFAoMbWlsbGlzZWNvbmRzGAIgASgBIq0CCgdTYW5kYm94EhIKCnNhbmRib3hfaWQYASABKAkSKgoFc3RhdGUYAiABKA4yGy53cmVubi5ob3N0LnYxLlNhbmRib3hTdGF0ZRINCgV2Y3B1cxgDIAEoDRISCgptZW1vcnlfbWliGAQgASgNEhAKCGRpc2tfbWliGAUgASgNEg4KBmVuZ2luZRgGIAEoCRIuCgpjcmVhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgVkZWF0aBgIIAEoCzIULndyZW5uLmhvc3QudjEuRGVhdGgSFwoPZGlza191c2VkX2J5dGVzGAkgASgEEi8KDGNyZWF0ZV9zdGVwcxgKIAMoCzIZLndyZW5uLmhvc3QudjEuU3RlcFRpbWluZyKfAgoUQ3JlYXRlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIPCgd0ZWFtX2lkGAIgASgJEhgKEHRlbXBsYXRlX3RlYW1faWQYAyABKAkSEwoLdGVtcGxhdGVfaWQYBCABKAkSDQoFdmNwdXMYBSABKA0SEgoKbWVtb3J5X21pYhgGIAEoDRIQCghkaXNrX21pYhgHIAEoDRI7CgRlbnZzGAggAygLMi0ud3Jlbm4uaG9zdC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZzRW50cnkSFAoMYWNjZXNzX3Rva2VuGAkgASgJGisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkAKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRInCgdzYW5kYm94GAEgASgLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94IisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiJwoRR2V0U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSI9ChJHZXRTYW5kYm94UmVzcG9uc2USJwoHc2FuZGJveBgBIAEoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJCChVMaXN0U2FuZGJveGVzUmVzcG9uc2USKQoJc2FuZGJveGVzGAEgAygLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94IjgKElJlYWRDb25zb2xlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBm9mZnNldBgCIAEoBCJIChNSZWFkQ29uc29sZVJlc3BvbnNlEgwKBHRleHQYASABKAkSDgoGb2Zmc2V0GAIgASgEEhMKC25leHRfb2Zmc2V0GAMgASgEKpoBCgxTYW5kYm94U3RhdGUSHQoZU0FOREJPWF9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlNBTkRCT1hfU1RBVEVfQ1JFQVRJTkcQARIZChVTQU5EQk9YX1NUQVRFX1JVTk5JTkcQAhIcChhTQU5EQk9YX1NUQVRFX0RFU1RST1lJTkcQAxIWChJTQU5EQk9YX1NUQVRFX0RFQUQQBDKVBAoJSG9zdEFnZW50EkgKB0dldEhvc3QSHS53cmVubi5ob3N0LnYxLkdldEhvc3RSZXF1ZXN0Gh4ud3Jlbm4uaG9zdC52MS5HZXRIb3N0UmVzcG9uc2USWgoNQ3JlYXRlU2FuZGJveBIjLndyZW5uLmhvc3QudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaJC53cmVubi5ob3N0LnYxLkNyZWF0ZVNhbmRib3hSZXNwb25zZRJdCg5EZXN0cm95U2FuZGJveBIkLndyZW5uLmhvc3QudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiUud3Jlbm4uaG9zdC52MS5EZXN0cm95U2FuZGJveFJlc3BvbnNlElEKCkdldFNhbmRib3gSIC53cmVubi5ob3N0LnYxLkdldFNhbmRib3hSZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5HZXRTYW5kYm94UmVzcG9uc2USWgoNTGlzdFNhbmRib3hlcxIjLndyZW5uLmhvc3QudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZRJUCgtSZWFkQ29uc29sZRIhLndyZW5uLmhvc3QudjEuUmVhZENvbnNvbGVSZXF1ZXN0GiIud3Jlbm4uaG9zdC52MS5SZWFkQ29uc29sZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChBob3N0X2FnZW50LnByb3RvEg13cmVubi5ob3N0LnYxIlQKCUVycm9ySW5mbxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSEgoKc3VnZ2VzdGlvbhgDIAEoCRIUCgxkZXRhaWxzX2pzb24YBCABKAkiEAoOR2V0SG9zdFJlcXVlc3QikwIKD0dldEhvc3RSZXNwb25zZRIVCg1hZ2VudF92ZXJzaW9uGAEgASgJEhEKCWNwdV9jb3VudBgCIAEoDRIYChBtZW1vcnlfdG90YWxfbWliGAMgASgNEhwKFG1lbW9yeV9hdmFpbGFibGVfbWliGAQgASgNEhwKFGRpc2tfYXZhaWxhYmxlX2J5dGVzGAUgASgEEg4KBmVuZ2luZRgGIAEoCRIWCg5lbmdpbmVfdmVyc2lvbhgHIAEoCRIVCg1lbmdpbmVfcmVhc29uGAggASgJEhYKDmtlcm5lbF92ZXJzaW9uGAkgASgJEhMKC3Nsb3RzX3JlYWR5GAogASgNEhQKDHNsb3RzX2luX3VzZRgLIAEoDSJkCgVEZWF0aBIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGNvbnNvbGVfdGFpbBgEIAEoCSIwCgpTdGVwVGltaW5nEgwKBHN0ZXAYASABKAkSFAoMbWlsbGlzZWNvbmRzGAIgASgBIpkDCgdTYW5kYm94EhIKCnNhbmRib3hfaWQYASABKAkSKgoFc3RhdGUYAiABKA4yGy53cmVubi5ob3N0LnYxLlNhbmRib3hTdGF0ZRINCgV2Y3B1cxgDIAEoDRISCgptZW1vcnlfbWliGAQgASgNEhAKCGRpc2tfbWliGAUgASgNEg4KBmVuZ2luZRgGIAEoCRIuCgpjcmVhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIjCgVkZWF0aBgIIAEoCzIULndyZW5uLmhvc3QudjEuRGVhdGgSFwoPZGlza191c2VkX2J5dGVzGAkgASgEEigKBXN0ZXBzGAogAygLMhkud3Jlbm4uaG9zdC52MS5TdGVwVGltaW5nEhUKDWdlbmVyYXRpb25faWQYCyABKAkSFgoObWVtb3J5X2JhY2tlbmQYDCABKAkSEwoLcmVjb3ZlcmFibGUYDSADKAkSLQoJcGF1c2VkX2F0GA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK+AgoUQ3JlYXRlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIPCgd0ZWFtX2lkGAIgASgJEhgKEHRlbXBsYXRlX3RlYW1faWQYAyABKAkSEwoLdGVtcGxhdGVfaWQYBCABKAkSDQoFdmNwdXMYBSABKA0SEgoKbWVtb3J5X21pYhgGIAEoDRIQCghkaXNrX21pYhgHIAEoDRI7CgRlbnZzGAggAygLMi0ud3Jlbm4uaG9zdC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZzRW50cnkSFAoMYWNjZXNzX3Rva2VuGAkgASgJEh0KFXRlbXBsYXRlX2FjY2Vzc190b2tlbhgKIAEoCRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJAChVDcmVhdGVTYW5kYm94UmVzcG9uc2USJwoHc2FuZGJveBgBIAEoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCIrChVEZXN0cm95U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSIYChZEZXN0cm95U2FuZGJveFJlc3BvbnNlIikKE1BhdXNlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSI/ChRQYXVzZVNhbmRib3hSZXNwb25zZRInCgdzYW5kYm94GAEgASgLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94IkAKFFJlc3VtZVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSFAoMYWNjZXNzX3Rva2VuGAIgASgJIkAKFVJlc3VtZVNhbmRib3hSZXNwb25zZRInCgdzYW5kYm94GAEgASgLMhYud3Jlbm4uaG9zdC52MS5TYW5kYm94InAKFVJlY292ZXJTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEi0KBnNvdXJjZRgCIAEoDjIdLndyZW5uLmhvc3QudjEuUmVjb3ZlcnlTb3VyY2USFAoMYWNjZXNzX3Rva2VuGAMgASgJIkEKFlJlY292ZXJTYW5kYm94UmVzcG9uc2USJwoHc2FuZGJveBgBIAEoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCIwCgRGb3JrEhIKCnNhbmRib3hfaWQYASABKAkSFAoMYWNjZXNzX3Rva2VuGAIgASgJImIKEkZvcmtTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhQKDGFjY2Vzc190b2tlbhgCIAEoCRIiCgVmb3JrcxgDIAMoCzITLndyZW5uLmhvc3QudjEuRm9yayJAChNGb3JrU2FuZGJveFJlc3BvbnNlEikKCXNhbmRib3hlcxgBIAMoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCJaChVDcmVhdGVTbmFwc2hvdFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIYChB0ZW1wbGF0ZV90ZWFtX2lkGAIgASgJEhMKC3RlbXBsYXRlX2lkGAMgASgJItkBCghTbmFwc2hvdBIYChB0ZW1wbGF0ZV90ZWFtX2lkGAEgASgJEhMKC3RlbXBsYXRlX2lkGAIgASgJEhUKDWdlbmVyYXRpb25faWQYAyABKAkSDQoFdmNwdXMYBCABKA0SEgoKbWVtb3J5X21pYhgFIAEoDRIQCghkaXNrX21pYhgGIAEoDRIOCgZlbmdpbmUYByABKAkSEgoKc2l6ZV9ieXRlcxgIIAEoBBIuCgpjcmVhdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJDChZDcmVhdGVTbmFwc2hvdFJlc3BvbnNlEikKCHNuYXBzaG90GAEgASgLMhcud3Jlbm4uaG9zdC52MS5TbmFwc2hvdCJGChVEZWxldGVTbmFwc2hvdFJlcXVlc3QSGAoQdGVtcGxhdGVfdGVhbV9pZBgBIAEoCRITCgt0ZW1wbGF0ZV9pZBgCIAEoCSIYChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlIhYKFExpc3RTbmFwc2hvdHNSZXF1ZXN0IkMKFUxpc3RTbmFwc2hvdHNSZXNwb25zZRIqCglzbmFwc2hvdHMYASADKAsyFy53cmVubi5ob3N0LnYxLlNuYXBzaG90IicKEUdldFNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkiPQoSR2V0U2FuZGJveFJlc3BvbnNlEicKB3NhbmRib3gYASABKAsyFi53cmVubi5ob3N0LnYxLlNhbmRib3giFgoUTGlzdFNhbmRib3hlc1JlcXVlc3QiQgoVTGlzdFNhbmRib3hlc1Jlc3BvbnNlEikKCXNhbmRib3hlcxgBIAMoCzIWLndyZW5uLmhvc3QudjEuU2FuZGJveCI4ChJSZWFkQ29uc29sZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAQiSAoTUmVhZENvbnNvbGVSZXNwb25zZRIMCgR0ZXh0GAEgASgJEg4KBm9mZnNldBgCIAEoBBITCgtuZXh0X29mZnNldBgDIAEoBCqLAgoMU2FuZGJveFN0YXRlEh0KGVNBTkRCT1hfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZTQU5EQk9YX1NUQVRFX0NSRUFUSU5HEAESGQoVU0FOREJPWF9TVEFURV9SVU5OSU5HEAISHAoYU0FOREJPWF9TVEFURV9ERVNUUk9ZSU5HEAMSFgoSU0FOREJPWF9TVEFURV9ERUFEEAQSGQoVU0FOREJPWF9TVEFURV9QQVVTSU5HEAUSGAoUU0FOREJPWF9TVEFURV9QQVVTRUQQBhIaChZTQU5EQk9YX1NUQVRFX1JFU1VNSU5HEAcSHgoaU0FOREJPWF9TVEFURV9TTkFQU0hPVFRJTkcQCCprCg5SZWNvdmVyeVNvdXJjZRIfChtSRUNPVkVSWV9TT1VSQ0VfVU5TUEVDSUZJRUQQABIYChRSRUNPVkVSWV9TT1VSQ0VfRElTSxABEh4KGlJFQ09WRVJZX1NPVVJDRV9MQVNUX1BBVVNFEAIymQkKCUhvc3RBZ2VudBJICgdHZXRIb3N0Eh0ud3Jlbm4uaG9zdC52MS5HZXRIb3N0UmVxdWVzdBoeLndyZW5uLmhvc3QudjEuR2V0SG9zdFJlc3BvbnNlEloKDUNyZWF0ZVNhbmRib3gSIy53cmVubi5ob3N0LnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0GiQud3Jlbm4uaG9zdC52MS5DcmVhdGVTYW5kYm94UmVzcG9uc2USVwoMUGF1c2VTYW5kYm94EiIud3Jlbm4uaG9zdC52MS5QYXVzZVNhbmRib3hSZXF1ZXN0GiMud3Jlbm4uaG9zdC52MS5QYXVzZVNhbmRib3hSZXNwb25zZRJaCg1SZXN1bWVTYW5kYm94EiMud3Jlbm4uaG9zdC52MS5SZXN1bWVTYW5kYm94UmVxdWVzdBokLndyZW5uLmhvc3QudjEuUmVzdW1lU2FuZGJveFJlc3BvbnNlEl0KDlJlY292ZXJTYW5kYm94EiQud3Jlbm4uaG9zdC52MS5SZWNvdmVyU2FuZGJveFJlcXVlc3QaJS53cmVubi5ob3N0LnYxLlJlY292ZXJTYW5kYm94UmVzcG9uc2USVAoLRm9ya1NhbmRib3gSIS53cmVubi5ob3N0LnYxLkZvcmtTYW5kYm94UmVxdWVzdBoiLndyZW5uLmhvc3QudjEuRm9ya1NhbmRib3hSZXNwb25zZRJdCg5DcmVhdGVTbmFwc2hvdBIkLndyZW5uLmhvc3QudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0GiUud3Jlbm4uaG9zdC52MS5DcmVhdGVTbmFwc2hvdFJlc3BvbnNlEl0KDkRlbGV0ZVNuYXBzaG90EiQud3Jlbm4uaG9zdC52MS5EZWxldGVTbmFwc2hvdFJlcXVlc3QaJS53cmVubi5ob3N0LnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USWgoNTGlzdFNuYXBzaG90cxIjLndyZW5uLmhvc3QudjEuTGlzdFNuYXBzaG90c1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RTbmFwc2hvdHNSZXNwb25zZRJdCg5EZXN0cm95U2FuZGJveBIkLndyZW5uLmhvc3QudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiUud3Jlbm4uaG9zdC52MS5EZXN0cm95U2FuZGJveFJlc3BvbnNlElEKCkdldFNhbmRib3gSIC53cmVubi5ob3N0LnYxLkdldFNhbmRib3hSZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5HZXRTYW5kYm94UmVzcG9uc2USWgoNTGlzdFNhbmRib3hlcxIjLndyZW5uLmhvc3QudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZRJUCgtSZWFkQ29uc29sZRIhLndyZW5uLmhvc3QudjEuUmVhZENvbnNvbGVSZXF1ZXN0GiIud3Jlbm4uaG9zdC52MS5SZWFkQ29uc29sZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Attached to every Connect error, so that a code survives the way through the control plane to the caller.
@@ -247,9 +247,37 @@ export type Sandbox = Message<"wrenn.host.v1.Sandbox"> & {
   diskUsedBytes: bigint;
 
   /**
-   * @generated from field: repeated wrenn.host.v1.StepTiming create_steps = 10;
+   * Of the operation that brought it into its present state.
+   *
+   * @generated from field: repeated wrenn.host.v1.StepTiming steps = 10;
    */
-  createSteps: StepTiming[];
+  steps: StepTiming[];
+
+  /**
+   * The frozen state that it was last started from, or that it is paused in. Empty for one that was booted.
+   *
+   * @generated from field: string generation_id = 11;
+   */
+  generationId: string;
+
+  /**
+   * "file" or "uffd"; empty while it does not run.
+   *
+   * @generated from field: string memory_backend = 12;
+   */
+  memoryBackend: string;
+
+  /**
+   * "disk", "last_pause": of a dead one.
+   *
+   * @generated from field: repeated string recoverable = 13;
+   */
+  recoverable: string[];
+
+  /**
+   * @generated from field: google.protobuf.Timestamp paused_at = 14;
+   */
+  pausedAt?: Timestamp | undefined;
 };
 
 /**
@@ -311,6 +339,13 @@ export type CreateSandboxRequest = Message<"wrenn.host.v1.CreateSandboxRequest">
    * @generated from field: string access_token = 9;
    */
   accessToken: string;
+
+  /**
+   * For a snapshot template: what its frozen guest agent demands. Empty for others.
+   *
+   * @generated from field: string template_access_token = 10;
+   */
+  templateAccessToken: string;
 };
 
 /**
@@ -368,6 +403,359 @@ export const DestroySandboxResponseSchema: GenMessage<DestroySandboxResponse> = 
   messageDesc(file_host_agent, 9);
 
 /**
+ * @generated from message wrenn.host.v1.PauseSandboxRequest
+ */
+export type PauseSandboxRequest = Message<"wrenn.host.v1.PauseSandboxRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PauseSandboxRequest.
+ * Use `create(PauseSandboxRequestSchema)` to create a new message.
+ */
+export const PauseSandboxRequestSchema: GenMessage<PauseSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 10);
+
+/**
+ * @generated from message wrenn.host.v1.PauseSandboxResponse
+ */
+export type PauseSandboxResponse = Message<"wrenn.host.v1.PauseSandboxResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Sandbox sandbox = 1;
+   */
+  sandbox?: Sandbox | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PauseSandboxResponse.
+ * Use `create(PauseSandboxResponseSchema)` to create a new message.
+ */
+export const PauseSandboxResponseSchema: GenMessage<PauseSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 11);
+
+/**
+ * @generated from message wrenn.host.v1.ResumeSandboxRequest
+ */
+export type ResumeSandboxRequest = Message<"wrenn.host.v1.ResumeSandboxRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string access_token = 2;
+   */
+  accessToken: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ResumeSandboxRequest.
+ * Use `create(ResumeSandboxRequestSchema)` to create a new message.
+ */
+export const ResumeSandboxRequestSchema: GenMessage<ResumeSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 12);
+
+/**
+ * @generated from message wrenn.host.v1.ResumeSandboxResponse
+ */
+export type ResumeSandboxResponse = Message<"wrenn.host.v1.ResumeSandboxResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Sandbox sandbox = 1;
+   */
+  sandbox?: Sandbox | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ResumeSandboxResponse.
+ * Use `create(ResumeSandboxResponseSchema)` to create a new message.
+ */
+export const ResumeSandboxResponseSchema: GenMessage<ResumeSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 13);
+
+/**
+ * @generated from message wrenn.host.v1.RecoverSandboxRequest
+ */
+export type RecoverSandboxRequest = Message<"wrenn.host.v1.RecoverSandboxRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: wrenn.host.v1.RecoverySource source = 2;
+   */
+  source: RecoverySource;
+
+  /**
+   * @generated from field: string access_token = 3;
+   */
+  accessToken: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.RecoverSandboxRequest.
+ * Use `create(RecoverSandboxRequestSchema)` to create a new message.
+ */
+export const RecoverSandboxRequestSchema: GenMessage<RecoverSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 14);
+
+/**
+ * @generated from message wrenn.host.v1.RecoverSandboxResponse
+ */
+export type RecoverSandboxResponse = Message<"wrenn.host.v1.RecoverSandboxResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Sandbox sandbox = 1;
+   */
+  sandbox?: Sandbox | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.RecoverSandboxResponse.
+ * Use `create(RecoverSandboxResponseSchema)` to create a new message.
+ */
+export const RecoverSandboxResponseSchema: GenMessage<RecoverSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 15);
+
+/**
+ * @generated from message wrenn.host.v1.Fork
+ */
+export type Fork = Message<"wrenn.host.v1.Fork"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string access_token = 2;
+   */
+  accessToken: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.Fork.
+ * Use `create(ForkSchema)` to create a new message.
+ */
+export const ForkSchema: GenMessage<Fork> = /*@__PURE__*/
+  messageDesc(file_host_agent, 16);
+
+/**
+ * @generated from message wrenn.host.v1.ForkSandboxRequest
+ */
+export type ForkSandboxRequest = Message<"wrenn.host.v1.ForkSandboxRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * What the guest agent of the source demands, and of each copy until it has its own.
+   *
+   * @generated from field: string access_token = 2;
+   */
+  accessToken: string;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.Fork forks = 3;
+   */
+  forks: Fork[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkSandboxRequest.
+ * Use `create(ForkSandboxRequestSchema)` to create a new message.
+ */
+export const ForkSandboxRequestSchema: GenMessage<ForkSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 17);
+
+/**
+ * @generated from message wrenn.host.v1.ForkSandboxResponse
+ */
+export type ForkSandboxResponse = Message<"wrenn.host.v1.ForkSandboxResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.Sandbox sandboxes = 1;
+   */
+  sandboxes: Sandbox[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkSandboxResponse.
+ * Use `create(ForkSandboxResponseSchema)` to create a new message.
+ */
+export const ForkSandboxResponseSchema: GenMessage<ForkSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 18);
+
+/**
+ * @generated from message wrenn.host.v1.CreateSnapshotRequest
+ */
+export type CreateSnapshotRequest = Message<"wrenn.host.v1.CreateSnapshotRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string template_team_id = 2;
+   */
+  templateTeamId: string;
+
+  /**
+   * @generated from field: string template_id = 3;
+   */
+  templateId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CreateSnapshotRequest.
+ * Use `create(CreateSnapshotRequestSchema)` to create a new message.
+ */
+export const CreateSnapshotRequestSchema: GenMessage<CreateSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 19);
+
+/**
+ * @generated from message wrenn.host.v1.Snapshot
+ */
+export type Snapshot = Message<"wrenn.host.v1.Snapshot"> & {
+  /**
+   * @generated from field: string template_team_id = 1;
+   */
+  templateTeamId: string;
+
+  /**
+   * @generated from field: string template_id = 2;
+   */
+  templateId: string;
+
+  /**
+   * @generated from field: string generation_id = 3;
+   */
+  generationId: string;
+
+  /**
+   * @generated from field: uint32 vcpus = 4;
+   */
+  vcpus: number;
+
+  /**
+   * @generated from field: uint32 memory_mib = 5;
+   */
+  memoryMib: number;
+
+  /**
+   * @generated from field: uint32 disk_mib = 6;
+   */
+  diskMib: number;
+
+  /**
+   * @generated from field: string engine = 7;
+   */
+  engine: string;
+
+  /**
+   * Blocks that it alone made necessary when it was taken.
+   *
+   * @generated from field: uint64 size_bytes = 8;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp created_at = 9;
+   */
+  createdAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.Snapshot.
+ * Use `create(SnapshotSchema)` to create a new message.
+ */
+export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
+  messageDesc(file_host_agent, 20);
+
+/**
+ * @generated from message wrenn.host.v1.CreateSnapshotResponse
+ */
+export type CreateSnapshotResponse = Message<"wrenn.host.v1.CreateSnapshotResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Snapshot snapshot = 1;
+   */
+  snapshot?: Snapshot | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CreateSnapshotResponse.
+ * Use `create(CreateSnapshotResponseSchema)` to create a new message.
+ */
+export const CreateSnapshotResponseSchema: GenMessage<CreateSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 21);
+
+/**
+ * @generated from message wrenn.host.v1.DeleteSnapshotRequest
+ */
+export type DeleteSnapshotRequest = Message<"wrenn.host.v1.DeleteSnapshotRequest"> & {
+  /**
+   * @generated from field: string template_team_id = 1;
+   */
+  templateTeamId: string;
+
+  /**
+   * @generated from field: string template_id = 2;
+   */
+  templateId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteSnapshotRequest.
+ * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
+ */
+export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 22);
+
+/**
+ * @generated from message wrenn.host.v1.DeleteSnapshotResponse
+ */
+export type DeleteSnapshotResponse = Message<"wrenn.host.v1.DeleteSnapshotResponse"> & {
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteSnapshotResponse.
+ * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
+ */
+export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 23);
+
+/**
+ * @generated from message wrenn.host.v1.ListSnapshotsRequest
+ */
+export type ListSnapshotsRequest = Message<"wrenn.host.v1.ListSnapshotsRequest"> & {
+};
+
+/**
+ * Describes the message wrenn.host.v1.ListSnapshotsRequest.
+ * Use `create(ListSnapshotsRequestSchema)` to create a new message.
+ */
+export const ListSnapshotsRequestSchema: GenMessage<ListSnapshotsRequest> = /*@__PURE__*/
+  messageDesc(file_host_agent, 24);
+
+/**
+ * @generated from message wrenn.host.v1.ListSnapshotsResponse
+ */
+export type ListSnapshotsResponse = Message<"wrenn.host.v1.ListSnapshotsResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.Snapshot snapshots = 1;
+   */
+  snapshots: Snapshot[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ListSnapshotsResponse.
+ * Use `create(ListSnapshotsResponseSchema)` to create a new message.
+ */
+export const ListSnapshotsResponseSchema: GenMessage<ListSnapshotsResponse> = /*@__PURE__*/
+  messageDesc(file_host_agent, 25);
+
+/**
  * @generated from message wrenn.host.v1.GetSandboxRequest
  */
 export type GetSandboxRequest = Message<"wrenn.host.v1.GetSandboxRequest"> & {
@@ -382,7 +770,7 @@ export type GetSandboxRequest = Message<"wrenn.host.v1.GetSandboxRequest"> & {
  * Use `create(GetSandboxRequestSchema)` to create a new message.
  */
 export const GetSandboxRequestSchema: GenMessage<GetSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_host_agent, 10);
+  messageDesc(file_host_agent, 26);
 
 /**
  * @generated from message wrenn.host.v1.GetSandboxResponse
@@ -399,7 +787,7 @@ export type GetSandboxResponse = Message<"wrenn.host.v1.GetSandboxResponse"> & {
  * Use `create(GetSandboxResponseSchema)` to create a new message.
  */
 export const GetSandboxResponseSchema: GenMessage<GetSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_host_agent, 11);
+  messageDesc(file_host_agent, 27);
 
 /**
  * @generated from message wrenn.host.v1.ListSandboxesRequest
@@ -412,7 +800,7 @@ export type ListSandboxesRequest = Message<"wrenn.host.v1.ListSandboxesRequest">
  * Use `create(ListSandboxesRequestSchema)` to create a new message.
  */
 export const ListSandboxesRequestSchema: GenMessage<ListSandboxesRequest> = /*@__PURE__*/
-  messageDesc(file_host_agent, 12);
+  messageDesc(file_host_agent, 28);
 
 /**
  * @generated from message wrenn.host.v1.ListSandboxesResponse
@@ -429,7 +817,7 @@ export type ListSandboxesResponse = Message<"wrenn.host.v1.ListSandboxesResponse
  * Use `create(ListSandboxesResponseSchema)` to create a new message.
  */
 export const ListSandboxesResponseSchema: GenMessage<ListSandboxesResponse> = /*@__PURE__*/
-  messageDesc(file_host_agent, 13);
+  messageDesc(file_host_agent, 29);
 
 /**
  * @generated from message wrenn.host.v1.ReadConsoleRequest
@@ -453,7 +841,7 @@ export type ReadConsoleRequest = Message<"wrenn.host.v1.ReadConsoleRequest"> & {
  * Use `create(ReadConsoleRequestSchema)` to create a new message.
  */
 export const ReadConsoleRequestSchema: GenMessage<ReadConsoleRequest> = /*@__PURE__*/
-  messageDesc(file_host_agent, 14);
+  messageDesc(file_host_agent, 30);
 
 /**
  * @generated from message wrenn.host.v1.ReadConsoleResponse
@@ -486,7 +874,7 @@ export type ReadConsoleResponse = Message<"wrenn.host.v1.ReadConsoleResponse"> &
  * Use `create(ReadConsoleResponseSchema)` to create a new message.
  */
 export const ReadConsoleResponseSchema: GenMessage<ReadConsoleResponse> = /*@__PURE__*/
-  messageDesc(file_host_agent, 15);
+  messageDesc(file_host_agent, 31);
 
 /**
  * @generated from enum wrenn.host.v1.SandboxState
@@ -513,11 +901,33 @@ export enum SandboxState {
   DESTROYING = 3,
 
   /**
-   * The VM is gone and its resources are freed; `death` says why.
+   * The VM is gone and all but its disk is freed; `death` says why, `recoverable` what it can be started again from.
    *
    * @generated from enum value: SANDBOX_STATE_DEAD = 4;
    */
   DEAD = 4,
+
+  /**
+   * @generated from enum value: SANDBOX_STATE_PAUSING = 5;
+   */
+  PAUSING = 5,
+
+  /**
+   * @generated from enum value: SANDBOX_STATE_PAUSED = 6;
+   */
+  PAUSED = 6,
+
+  /**
+   * @generated from enum value: SANDBOX_STATE_RESUMING = 7;
+   */
+  RESUMING = 7,
+
+  /**
+   * Runs, or stands still for a moment.
+   *
+   * @generated from enum value: SANDBOX_STATE_SNAPSHOTTING = 8;
+   */
+  SNAPSHOTTING = 8,
 }
 
 /**
@@ -525,6 +935,36 @@ export enum SandboxState {
  */
 export const SandboxStateSchema: GenEnum<SandboxState> = /*@__PURE__*/
   enumDesc(file_host_agent, 0);
+
+/**
+ * @generated from enum wrenn.host.v1.RecoverySource
+ */
+export enum RecoverySource {
+  /**
+   * @generated from enum value: RECOVERY_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Boots from the disk as the death left it.
+   *
+   * @generated from enum value: RECOVERY_SOURCE_DISK = 1;
+   */
+  DISK = 1,
+
+  /**
+   * Memory and disk of the last pause; what was written since is lost.
+   *
+   * @generated from enum value: RECOVERY_SOURCE_LAST_PAUSE = 2;
+   */
+  LAST_PAUSE = 2,
+}
+
+/**
+ * Describes the enum wrenn.host.v1.RecoverySource.
+ */
+export const RecoverySourceSchema: GenEnum<RecoverySource> = /*@__PURE__*/
+  enumDesc(file_host_agent, 1);
 
 /**
  * @generated from service wrenn.host.v1.HostAgent
@@ -550,6 +990,75 @@ export const HostAgent: GenService<{
     output: typeof CreateSandboxResponseSchema;
   },
   /**
+   * Freezes memory, devices and disk, frees everything else, and returns once the frozen state is durable. One that is paused
+   * already is success. Whatever fails before that leaves it running. A caller that goes away ends nothing.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.PauseSandbox
+   */
+  pauseSandbox: {
+    methodKind: "unary";
+    input: typeof PauseSandboxRequestSchema;
+    output: typeof PauseSandboxResponseSchema;
+  },
+  /**
+   * Returns once the guest has answered. One that runs already is success. `sandbox_died` when it has died since its last pause.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.ResumeSandbox
+   */
+  resumeSandbox: {
+    methodKind: "unary";
+    input: typeof ResumeSandboxRequestSchema;
+    output: typeof ResumeSandboxResponseSchema;
+  },
+  /**
+   * Starts again what has died, from what its caller chooses. `recovery_unavailable` when that is not kept.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.RecoverSandbox
+   */
+  recoverSandbox: {
+    methodKind: "unary";
+    input: typeof RecoverSandboxRequestSchema;
+    output: typeof RecoverSandboxResponseSchema;
+  },
+  /**
+   * Makes copies of a running or paused sandbox: all of them, or none.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.ForkSandbox
+   */
+  forkSandbox: {
+    methodKind: "unary";
+    input: typeof ForkSandboxRequestSchema;
+    output: typeof ForkSandboxResponseSchema;
+  },
+  /**
+   * Keeps the present state of a running or paused sandbox as a template. Asking again for a template there is returns it.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.CreateSnapshot
+   */
+  createSnapshot: {
+    methodKind: "unary";
+    input: typeof CreateSnapshotRequestSchema;
+    output: typeof CreateSnapshotResponseSchema;
+  },
+  /**
+   * Removes a snapshot template; what sandboxes still need of it goes with the last of them. `snapshot_not_found` when there is none.
+   *
+   * @generated from rpc wrenn.host.v1.HostAgent.DeleteSnapshot
+   */
+  deleteSnapshot: {
+    methodKind: "unary";
+    input: typeof DeleteSnapshotRequestSchema;
+    output: typeof DeleteSnapshotResponseSchema;
+  },
+  /**
+   * @generated from rpc wrenn.host.v1.HostAgent.ListSnapshots
+   */
+  listSnapshots: {
+    methodKind: "unary";
+    input: typeof ListSnapshotsRequestSchema;
+    output: typeof ListSnapshotsResponseSchema;
+  },
+  /**
    * Frees everything. `sandbox_not_found` when the host holds nothing of that id.
    *
    * @generated from rpc wrenn.host.v1.HostAgent.DestroySandbox
@@ -568,7 +1077,7 @@ export const HostAgent: GenService<{
     output: typeof GetSandboxResponseSchema;
   },
   /**
-   * Everything this host holds: creating, running, and dead ones whose end has not been acknowledged by a destroy.
+   * Everything this host holds: in whatever state, frozen ones and dead ones that have not been destroyed included.
    *
    * @generated from rpc wrenn.host.v1.HostAgent.ListSandboxes
    */

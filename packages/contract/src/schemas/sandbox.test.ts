@@ -3,14 +3,11 @@ import { environmentLimits, sandboxLimits } from "../limits.ts";
 import { createSandboxSchema } from "./sandbox.ts";
 
 describe("creating a sandbox", () => {
-  it("defaults to 1 vCPU, 512 MiB, 5 GiB of disk, the minimal template and no timeout", () => {
+  it("defaults to the minimal template and no timeout, and leaves the size to the template", () => {
     expect(createSandboxSchema.parse({})).toEqual({
       template: "minimal",
-      vcpus: 1,
-      memory_mib: 512,
-      disk_mib: 5120,
       timeout_seconds: null,
-      on_timeout: "destroy",
+      on_timeout: "pause",
       metadata: {},
       envs: {},
     });

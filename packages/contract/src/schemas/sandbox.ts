@@ -53,11 +53,13 @@ export const metadataSchema = z
     examples: [{ purpose: "build", branch: "main" }],
   });
 
-function ranged(range: { min: number; max: number; default: number }) {
-  return z.number().int().min(range.min).max(range.max).default(range.default);
+/** Has no default here: the sandboxes of a snapshot are as large as the snapshot, and a request that says otherwise is refused. */
+function sized(range: { min: number; max: number; default: number }, what: string) {
+  const text = `${what}. Without it, what the snapshot has that it is started from, else ${range.default}.`;
+  return z.number().int().min(range.min).max(range.max).optional().describe(text);
 }
 
-const timeoutSecondsSchema = z
+export const timeoutSecondsSchema = z
   .number()
   .int()
   .min(sandboxTimeoutSeconds.min)
@@ -65,7 +67,7 @@ const timeoutSecondsSchema = z
   .nullable()
   .describe("Seconds without any use after which `on_timeout` happens; null for never.");
 
-export const timeoutActions = ["destroy"] as const;
+export const timeoutActions = ["pause", "destroy"] as const;
 export type TimeoutAction = (typeof timeoutActions)[number];
 
 const timeoutActionSchema = z
@@ -78,11 +80,11 @@ const templateNameSchema = z.string().meta({ pattern: namePattern.source });
 export const createSandboxSchema = z
   .strictObject({
     template: templateNameSchema.default(minimalTemplateName).describe("Name of the template to start from."),
-    vcpus: ranged(sandboxLimits.vcpus).describe("Virtual processors."),
-    memory_mib: ranged(sandboxLimits.memoryMib).describe("Memory, in MiB."),
-    disk_mib: ranged(sandboxLimits.diskMib).describe("Disk, in MiB; at least as large as the template's."),
+    vcpus: sized(sandboxLimits.vcpus, "Virtual processors"),
+    memory_mib: sized(sandboxLimits.memoryMib, "Memory, in MiB"),
+    disk_mib: sized(sandboxLimits.diskMib, "Disk, in MiB; at least as large as the template's"),
     timeout_seconds: timeoutSecondsSchema.default(null),
-    on_timeout: timeoutActionSchema.default("destroy"),
+    on_timeout: timeoutActionSchema.default("pause"),
     metadata: metadataSchema.default({}),
     envs: environmentSchema
       .default({})
@@ -135,13 +137,24 @@ const exampleSandbox = {
   disk_mib: 5120,
   metadata: { purpose: "build" },
   timeout_seconds: 600,
-  on_timeout: "destroy",
+  on_timeout: "pause",
   expires_at: "2026-01-31T12:10:03.250Z",
   host_id: "host-0199a1b0-7777-7888-8999-aaaabbbbcccc",
   engine: "qemu-kvm",
+  memory_backend: "file",
+  recoverable: [],
   created_at: "2026-01-31T12:00:00.000Z",
   started_at: "2026-01-31T12:00:03.250Z",
-};
+  paused_at: null,
+} as const;
+
+/** How a running sandbox gets the memory that it was frozen with: mapped from one file, or page by page by a pager. */
+export const memoryBackends = ["file", "uffd"] as const;
+export type MemoryBackend = (typeof memoryBackends)[number];
+
+/** What a sandbox that has died can be started from again. */
+export const recoverySources = ["disk", "last_pause"] as const;
+export type RecoverySource = (typeof recoverySources)[number];
 
 export const statusReasonSchema = z.object({
   code: z.string().describe("A code of docs/errors.md."),
@@ -169,8 +182,18 @@ export const sandboxSchema = z
       .describe("When it will have been idle for too long; null without a timeout, and where it does not run."),
     host_id: z.string().nullable().describe("The machine that it is on."),
     engine: z.string().nullable().describe("`qemu-kvm` or `qemu-tcg`; null until it has started."),
+    memory_backend: z
+      .enum(memoryBackends)
+      .nullable()
+      .describe(
+        "How it gets the memory that it was frozen with: `file`, mapped from one file, or `uffd`, page by page on demand. Null while it does not run.",
+      ),
+    recoverable: z
+      .array(z.enum(recoverySources))
+      .describe("What it can be recovered from after its virtual machine has died; empty unless it is in `error`."),
     created_at: z.iso.datetime(),
-    started_at: z.iso.datetime().nullable(),
+    started_at: z.iso.datetime().nullable().describe("When it first ran."),
+    paused_at: z.iso.datetime().nullable().describe("Since when it is paused; null unless it is."),
   })
   .meta({ id: "Sandbox", description: "A sandbox.", examples: [exampleSandbox] });
 export type Sandbox = z.infer<typeof sandboxSchema>;

@@ -7,7 +7,7 @@ import {
   platformTeamId,
   type TeamId,
   type TemplateId,
-  templateManifestSchema,
+  baseTemplateSchema,
   WrennError,
 } from "@wrenn/contract";
 import { isMissingFile, type Layout, readJson } from "@wrenn/system";
@@ -46,7 +46,7 @@ export async function findBootFiles(layout: Layout): Promise<BootFiles> {
  */
 export async function findTemplate(layout: Layout, team: TeamId, template: TemplateId): Promise<TemplateFiles> {
   const files = layout.template(team, template);
-  const manifest = await readManifest(files.manifest, templateManifestSchema);
+  const manifest = await readManifest(files.manifest, baseTemplateSchema);
   if (manifest === null) throw team === platformTeamId ? missing(files.manifest) : new WrennError("template_not_found");
   const rootfs = files.rootfs(manifest.rootfs);
   await assertThere(rootfs);

@@ -110,7 +110,7 @@ async function describeSandbox(layout: Layout, journal: Journal): Promise<hostAg
     engine: journal.engine,
     createdAt: timestampFromDate(new Date(journal.createdAt)),
     diskUsedBytes: BigInt(await overlayUsedBytes(overlay)),
-    ...("steps" in journal ? { createSteps: journal.steps } : {}),
+    ...("steps" in journal ? { steps: journal.steps } : {}),
     ...(journal.state === "dead"
       ? {
           death: {

@@ -87,7 +87,7 @@ describe("a sandbox", () => {
       memoryMib: 256,
       engine: "qemu-tcg",
     });
-    expect(sandbox?.createSteps.map(({ step }) => step)).toContain("boot");
+    expect(sandbox?.steps.map(({ step }) => step)).toContain("boot");
     expect(Number(sandbox?.diskUsedBytes)).toBeGreaterThan(0);
     expect(Number(sandbox?.diskUsedBytes)).toBeLessThan(1_000_000_000);
     expect((await agent.traces()).engines).toHaveLength(1);

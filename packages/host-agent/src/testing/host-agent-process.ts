@@ -157,6 +157,7 @@ export class TestHostAgent {
       diskMib: 5_120,
       envs: {},
       accessToken: testToken,
+      templateAccessToken: "",
       ...overrides,
     };
   }
