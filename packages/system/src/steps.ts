@@ -34,6 +34,28 @@ export async function runSteps(steps: readonly Step[]): Promise<StepTiming[]> {
   return timings;
 }
 
+/**
+ * One step out of several that do not depend on each other. When one of them fails, the others are waited for first, so that
+ * nothing is still being made while it is undone.
+ */
+export function inParallel(name: string, steps: readonly Step[]): Step {
+  return {
+    name,
+    run: async () => {
+      const outcomes = await Promise.allSettled(steps.map((step) => step.run()));
+      const failed = outcomes.find((outcome) => outcome.status === "rejected");
+      if (failed !== undefined) throw failed.reason;
+    },
+    undo: () =>
+      tryAll(
+        steps.toReversed().flatMap((step) => {
+          const undo = step.undo?.bind(step);
+          return undo === undefined ? [] : [{ name: step.name, run: undo }];
+        }),
+      ),
+  };
+}
+
 /** Tries everything and reports all that failed, as one error. */
 export async function tryAll(actions: readonly { name: string; run(): Promise<void> }[]): Promise<void> {
   const failures: Error[] = [];

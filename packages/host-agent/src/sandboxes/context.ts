@@ -1,9 +1,14 @@
 /** What every operation on sandboxes works with, and what one sandbox holds of its host. */
+import { WrennError } from "@wrenn/contract";
 import type { Layout, ProcessIdentity, SandboxLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import type { Cgroups } from "../engines/cgroups.ts";
 import type { VirtualMachine } from "../engines/engine.ts";
 import type { Engines } from "../engines/engines.ts";
+import type { FoldQueue } from "../memory/fold.ts";
+import type { Generations } from "../memory/generations.ts";
+import type { GoldenRecords } from "../memory/golden.ts";
+import type { PagerProgram } from "../memory/pager.ts";
 import type { Slot, SlotPool } from "../network/slot-pool.ts";
 import type { Admission, MemoryPromise } from "./admission.ts";
 import type { Journal } from "./journal.ts";
@@ -14,6 +19,10 @@ export interface SandboxContext {
   readonly slots: SlotPool;
   readonly cgroups: Cgroups;
   readonly admission: Admission;
+  readonly generations: Generations;
+  readonly pager: PagerProgram;
+  readonly golden: GoldenRecords;
+  readonly folds: FoldQueue;
   /** Resolvers that guests are given. */
   readonly dns: readonly string[];
   readonly log: BaseLogger;
@@ -26,6 +35,8 @@ export interface Holdings {
   vm: VirtualMachine | null;
   /** The engine's process; known a little before there is a `vm` to speak of. */
   process: ProcessIdentity | null;
+  /** The process that serves the VM's memory, where one does. It ends with the VM by itself. */
+  pager: ProcessIdentity | null;
   memory: MemoryPromise | null;
 }
 
@@ -33,9 +44,19 @@ export interface Holdings {
 export interface SandboxEntry {
   journal: Journal;
   readonly holdings: Holdings;
-  /** Aborted when the sandbox can no longer be reached, so that its tunnels end. */
-  readonly gone: AbortController;
+  /** Aborted when the sandbox can no longer be reached, so that its tunnels end. Another when it can be reached again. */
+  gone: AbortController;
   operation: { readonly kind: OperationKind; readonly done: Promise<void>; readonly abort: AbortController } | null;
 }
 
-export type OperationKind = "create" | "destroy" | "reap";
+export type OperationKind = "create" | "destroy" | "reap" | "pause" | "resume" | "snapshot" | "fork" | "recover";
+
+export function noHoldings(files: SandboxLayout): Holdings {
+  return { files, slot: null, vm: null, process: null, pager: null, memory: null };
+}
+
+/** What an earlier step has made. */
+export function required<Value>(value: Value | null, what: string): Value {
+  if (value === null) throw new WrennError("internal", { message: `There is no ${what} at this step.` });
+  return value;
+}

@@ -1,0 +1,309 @@
+/**
+ * Brings up the VM of a sandbox, from a kernel or from a frozen state: room, slot, journal, disk, cgroup, memory, engine, guest. Each
+ * step has its undo beside it. Creating, resuming, forking and recovering are all this, with other journals before and after.
+ */
+import { chmod, chown, mkdir } from "node:fs/promises";
+import { engineMemoryOverheadMib, type GenerationId, WrennError } from "@wrenn/contract";
+import { hasErrno, inParallel, runSteps, type Step, type StepTiming, syncDirectory } from "@wrenn/system";
+import type { BootFiles } from "../disks/boot-files.ts";
+import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
+import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
+import type { Engine, VirtualMachine, VmStart } from "../engines/engine.ts";
+import type { GenerationManifest } from "../memory/manifest.ts";
+import type { Slot } from "../network/slot-pool.ts";
+import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
+import { type Holdings, required, type SandboxContext } from "./context.ts";
+import { endEngine, endPager, releaseMemory, releaseSlot, removeDirectory, removeOverlays } from "./free.ts";
+import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
+import { type Disk, type Journal, type RunningJournal, type SandboxFacts, writeJournal } from "./journal.ts";
+import { openMemory, type OpenMemory } from "./open-memory.ts";
+
+/** What a journal names while a VM is brought up. */
+export type Held = Pick<Extract<Journal, { state: "creating" }>, "slot" | "process" | "steps">;
+
+export type VmSource =
+  | { readonly from: "boot"; readonly boot: BootFiles }
+  | { readonly from: "frozen"; readonly manifest: GenerationManifest };
+
+export interface BringUpPlan {
+  readonly facts: SandboxFacts;
+  readonly source: VmSource;
+  readonly disk: Disk;
+  /** The overlay is there already, and stays whatever happens. */
+  readonly keepsOverlay: boolean;
+  /** The journal for as long as this is under way. */
+  readonly underWay: (held: Held) => Journal;
+  /** The journal that a failure goes back to. Null: nothing of the sandbox was there before, and nothing stays. */
+  readonly fallback: Journal | null;
+  readonly lastPause: GenerationId | null;
+  /** Null leaves the guest without identity: a golden snapshot is nobody's. */
+  readonly guest: GuestConfiguration | null;
+}
+
+/** Where an operation tells how far it has got. */
+export interface Progress {
+  readonly holdings: Holdings;
+  /** The journal as last written. */
+  journal: Journal;
+}
+
+/** Threads of QEMU besides one per vCPU: its main loop, and up to 64 workers for disk requests. */
+const engineThreads = 96;
+
+/**
+ * Resolves once the guest has taken its configuration and `commit` has written down what then runs. When a step fails, or the signal is
+ * aborted, everything taken so far is given back first; what resists is kept in the journal for a later destroy.
+ */
+export async function bringUp(
+  context: SandboxContext,
+  engine: Engine,
+  plan: BringUpPlan,
+  progress: Progress,
+  signal: AbortSignal,
+  commit: (running: RunningJournal) => Promise<void>,
+): Promise<void> {
+  const { holdings } = progress;
+  const ascent = new Ascent(context, engine, plan, progress, signal);
+  try {
+    await runSteps([...ascent.steps(), { name: "commit", run: () => commit(ascent.running()) }]);
+  } catch (error) {
+    throw hasErrno(error, "ENOSPC") ? new WrennError("host_out_of_disk", { cause: error }) : error;
+  } finally {
+    holdings.memory?.settle();
+  }
+}
+
+class Ascent {
+  readonly #context: SandboxContext;
+  readonly #engine: Engine;
+  readonly #plan: BringUpPlan;
+  readonly #progress: Progress;
+  readonly #signal: AbortSignal;
+  readonly #timings: StepTiming[] = [];
+  #cgroup: CgroupMembership = { procsFiles: [] };
+  #memory: OpenMemory | null = null;
+
+  constructor(
+    context: SandboxContext,
+    engine: Engine,
+    plan: BringUpPlan,
+    progress: Progress,
+    signal: AbortSignal,
+  ) {
+    this.#context = context;
+    this.#engine = engine;
+    this.#plan = plan;
+    this.#progress = progress;
+    this.#signal = signal;
+  }
+
+  steps(): Step[] {
+    const { slots, cgroups, admission } = this.#context;
+    const { facts, source } = this.#plan;
+    const { holdings } = this.#progress;
+    const disk: Step = { name: "make the disk", run: () => this.#makeDisk(), undo: () => this.#removeDisk() };
+    const cgroup: Step = {
+      name: "make the cgroup",
+      run: async () => {
+        this.#cgroup = await cgroups.create(facts.sandboxId, cgroupLimits(facts));
+      },
+      undo: () => cgroups.remove(facts.sandboxId),
+    };
+    return [
+      this.#step({
+        name: "admit",
+        run: async () => {
+          holdings.memory = await admission.admit(facts.memoryMib);
+        },
+        undo: async () => releaseMemory(holdings),
+      }),
+      // Needs no journal: the pool itself removes slots that no journal names.
+      this.#step({
+        name: "take a slot",
+        run: async () => {
+          holdings.slot = await slots.acquire(this.#signal);
+        },
+        undo: () => releaseSlot(this.#context, holdings),
+      }),
+      this.#step({ name: "journal", run: () => this.#openJournal(), undo: () => this.#closeJournal() }),
+      inParallel("prepare", [this.#step(disk), this.#step(cgroup)]),
+      this.#step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
+      this.#step({
+        name: source.from === "boot" ? "boot" : "restore",
+        run: () => (source.from === "boot" ? this.#boot(source.boot) : this.#restore(source.manifest)),
+        undo: () => endEngine(holdings),
+      }),
+      this.#step({ name: "configure the guest", run: () => this.#configureGuest() }),
+    ];
+  }
+
+  /** What the journal is to say once all steps are done. */
+  running(): RunningJournal {
+    const { facts, disk, lastPause } = this.#plan;
+    return {
+      ...facts,
+      state: "running",
+      slot: this.#slot().index,
+      process: this.#vm().identity,
+      memory: this.#openedMemory().source,
+      disk,
+      lastPause,
+      steps: this.#timings,
+    };
+  }
+
+  async #openJournal(): Promise<void> {
+    const { directory } = this.#progress.holdings.files;
+    if (this.#plan.fallback === null) {
+      await mkdir(directory, { mode: 0o700 });
+      await syncDirectory(this.#context.layout.sandboxes);
+    }
+    await openToEngine(directory, this.#slot().uid);
+    await this.#recordUnderWay();
+  }
+
+  async #closeJournal(): Promise<void> {
+    const { facts, fallback } = this.#plan;
+    const { slot, process } = this.#progress.holdings;
+    if (process !== null) {
+      // It resists being killed. Of a sandbox that was there before, nothing is given up for that: the next start goes on.
+      if (fallback === null) await this.#record({ ...facts, state: "destroying", slot: slot?.index ?? null, process, steps: [] });
+      else await this.#recordUnderWay();
+    } else if (fallback === null) {
+      await removeDirectory(this.#context, facts.sandboxId);
+    } else {
+      await this.#record(fallback);
+    }
+  }
+
+  async #makeDisk(): Promise<void> {
+    const { facts, disk, keepsOverlay } = this.#plan;
+    const { overlay } = this.#progress.holdings.files;
+    const { uid } = this.#slot();
+    if (keepsOverlay) {
+      await chown(overlay, uid, uid);
+      return;
+    }
+    const [top] = disk.layers;
+    await removeOverlay(overlay);
+    await createOverlay({
+      file: overlay,
+      backing:
+        top === undefined
+          ? { path: disk.rootfs, format: "raw" }
+          : { path: this.#context.layout.layer(top).disk, format: "qcow2" },
+      sizeMib: facts.diskMib,
+      uid,
+    });
+  }
+
+  async #removeDisk(): Promise<void> {
+    if (!this.#plan.keepsOverlay) await removeOverlays(this.#progress.holdings.files);
+  }
+
+  async #openMemory(): Promise<void> {
+    const { facts, source } = this.#plan;
+    const manifest = source.from === "frozen" ? source.manifest : null;
+    const request = { facts, manifest, uid: this.#slot().uid, cgroup: this.#cgroup };
+    this.#memory = await openMemory(this.#context, request, this.#progress.holdings, this.#signal);
+  }
+
+  async #boot(boot: BootFiles): Promise<void> {
+    await bootWithRetry(this.#signal, async (attempt) => {
+      if (attempt > 1) {
+        await endEngine(this.#progress.holdings);
+        if (!this.#plan.keepsOverlay) await this.#makeDisk();
+        await this.#openMemory();
+      }
+      await this.#startEngine({ from: "boot", kernel: boot.kernel, initramfs: boot.initramfs });
+      await awaitBoot(this.#vm(), this.#slot().address, this.#signal);
+    });
+  }
+
+  async #restore(manifest: GenerationManifest): Promise<void> {
+    await this.#startEngine({ from: "frozen", deviceState: this.#context.layout.generation(manifest.id).deviceState });
+  }
+
+  async #startEngine(start: VmStart): Promise<void> {
+    const { facts } = this.#plan;
+    const { holdings } = this.#progress;
+    holdings.vm = await this.#engine.start(
+      {
+        sandboxId: facts.sandboxId,
+        vcpus: facts.vcpus,
+        memoryMib: facts.memoryMib,
+        start,
+        memory: this.#openedMemory().guest,
+        overlay: holdings.files.overlay,
+        files: holdings.files,
+        network: this.#slot(),
+        uid: this.#slot().uid,
+        cgroup: this.#cgroup,
+      },
+      async (process) => {
+        holdings.process = process;
+        await this.#recordUnderWay();
+      },
+      this.#signal,
+    );
+  }
+
+  async #configureGuest(): Promise<void> {
+    const { guest } = this.#plan;
+    if (guest === null) return;
+    await whileAlive(this.#vm(), this.#signal, (alive) => initialiseGuest(this.#slot().address, guest, alive));
+  }
+
+  async #recordUnderWay(): Promise<void> {
+    const { process } = this.#progress.holdings;
+    await this.#record(this.#plan.underWay({ slot: this.#slot().index, process, steps: [] }));
+  }
+
+  async #record(journal: Journal): Promise<void> {
+    await writeJournal(this.#context.layout, journal);
+    this.#progress.journal = journal;
+  }
+
+  /** The step, not begun once the operation has been aborted, and with its time noted when it is done. */
+  #step(step: Step): Step {
+    return {
+      ...step,
+      run: async () => {
+        this.#signal.throwIfAborted();
+        const start = performance.now();
+        await step.run();
+        this.#timings.push({ step: step.name, milliseconds: performance.now() - start });
+      },
+    };
+  }
+
+  #slot(): Slot {
+    return required(this.#progress.holdings.slot, "slot");
+  }
+
+  #vm(): VirtualMachine {
+    return required(this.#progress.holdings.vm, "VM");
+  }
+
+  #openedMemory(): OpenMemory {
+    return required(this.#memory, "memory");
+  }
+}
+
+function cgroupLimits(facts: SandboxFacts): CgroupLimits {
+  return {
+    memoryMib: facts.memoryMib + engineMemoryOverheadMib,
+    // One more than the guest's: QEMU's own thread moves its network and disk traffic.
+    cpus: facts.vcpus + 1,
+    pids: facts.vcpus + engineThreads,
+  };
+}
+
+/**
+ * Lets the engine make its control socket in the sandbox's directory, by group; sticky, so that it cannot replace or remove
+ * the journal and logs, which are root's.
+ */
+async function openToEngine(directory: string, uid: number): Promise<void> {
+  await chown(directory, 0, uid);
+  await chmod(directory, 0o1770);
+}
