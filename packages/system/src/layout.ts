@@ -72,6 +72,8 @@ export interface Layout {
   /** The built guest agent, which the initramfs carries, and the record of what it was built from. */
   readonly guestAgent: string;
   readonly guestAgentRecord: string;
+  /** What is loaded into an engine that has no memory backends of ours itself: it gives the VM the memory it is to have. */
+  readonly memoryLibrary: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
   generation(id: GenerationId): GenerationLayout;
@@ -103,6 +105,7 @@ export function wrennLayout(root: string): Layout {
     bin: inRoot("bin"),
     guestAgent: inRoot("bin", "wrenn-guest"),
     guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
+    memoryLibrary: inRoot("bin", "libwrenn-memory.so"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
     generation: (id) => generationLayout(inRoot("generations", id)),

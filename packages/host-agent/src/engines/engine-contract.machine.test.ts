@@ -17,6 +17,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { findBootFiles, findTemplate } from "../disks/boot-files.ts";
 import { createOverlay } from "../disks/qcow2.ts";
 import { type Slot, SlotPool } from "../network/slot-pool.ts";
+import { makeBlankMemory } from "./blank-memory.ts";
 import { cgroupControllers, Cgroups } from "./cgroups.ts";
 import type { Engine, VirtualMachine, VmSpec } from "./engine.ts";
 import { adoptVm, Engines, findEngineProcesses } from "./engines.ts";
@@ -76,10 +77,15 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     await chmod(files.directory, 0o1770);
     const boot = await findBootFiles(installed);
     const { rootfs, diskMib } = await findTemplate(installed, platformTeamId, minimalTemplateId);
-    await createOverlay({ file: files.overlay, rootfs, sizeMib: diskMib, uid: slot.uid });
+    const backing = { path: rootfs, format: "raw" } as const;
+    await createOverlay({ file: files.overlay, backing, sizeMib: diskMib, uid: slot.uid });
     const cgroup = await cgroups.create(id, { memoryMib: 640, cpus: 2, pids: 100 });
-    const common = { sandboxId: id, vcpus: 1, memoryMib: 256, overlay: files.overlay, files, cgroup };
-    return { ...common, kernel: boot.kernel, initramfs: boot.initramfs, network: slot, uid: slot.uid, ...overrides };
+    const memoryMib = 256;
+    await makeBlankMemory(files.blankMemory, memoryMib);
+    const common = { sandboxId: id, vcpus: 1, memoryMib, overlay: files.overlay, files, cgroup };
+    const start = { from: "boot", kernel: boot.kernel, initramfs: boot.initramfs } as const;
+    const memory = { backend: "file", path: files.blankMemory } as const;
+    return { ...common, start, memory, network: slot, uid: slot.uid, ...overrides };
   }
 
   async function start(spec: VmSpec, spawned: ProcessIdentity[] = []): Promise<VirtualMachine> {
@@ -143,8 +149,9 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     const spec = await prepare();
     const empty = path.join(root, "empty");
     await writeFile(empty, Buffer.alloc(1_048_576), { mode: 0o644 });
+    const boot = await findBootFiles(installed);
     // Without an init the kernel gives up, which is a panic.
-    const panicked = await start({ ...spec, initramfs: empty });
+    const panicked = await start({ ...spec, start: { from: "boot", kernel: boot.kernel, initramfs: empty } });
     await expect(panicked.ended).resolves.toMatchObject({
       code: "guest_panicked",
       consoleTail: expect.stringContaining("Kernel panic - not syncing") as string,

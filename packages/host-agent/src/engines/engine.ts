@@ -7,13 +7,27 @@ export const engineKinds = ["qemu-kvm", "qemu-tcg"] as const;
 /** The program and how it runs guest code: on the processor (`kvm`) or by software emulation (`tcg`). */
 export type EngineKind = (typeof engineKinds)[number];
 
-/** Everything an engine needs in order to boot one VM. All paths are absolute. */
+/**
+ * Where a VM's memory comes from. `file` maps a file with exactly the guest's size privately, so that it is never written: a flat
+ * memory image, or an empty file for a cold boot. `uffd` has a pager, which listens on `socket`, fill pages as they are touched.
+ */
+export type GuestMemory =
+  | { readonly backend: "file"; readonly path: string }
+  | { readonly backend: "uffd"; readonly socket: string };
+
+/** How a VM begins: with a kernel, or in the middle of what it was doing when the state of its devices was written. */
+export type VmStart =
+  | { readonly from: "boot"; readonly kernel: string; readonly initramfs: string }
+  | { readonly from: "frozen"; readonly deviceState: string };
+
+/** Everything an engine needs in order to start one VM. All paths are absolute. */
 export interface VmSpec {
   readonly sandboxId: SandboxId;
   readonly vcpus: number;
   readonly memoryMib: number;
-  readonly kernel: string;
-  readonly initramfs: string;
+  readonly start: VmStart;
+  /** Neither this file nor that of `start.deviceState` need be readable by `uid`. */
+  readonly memory: GuestMemory;
   /** The sandbox's own disk, writable by `uid`. */
   readonly overlay: string;
   /** Where the engine's socket and logs lie. The directory is writable by `uid`'s group and sticky. */
@@ -22,6 +36,17 @@ export interface VmSpec {
   /** The user (and group) that this engine process alone runs as. */
   readonly uid: number;
   readonly cgroup: CgroupMembership;
+}
+
+/** What must be equal on both sides when a frozen VM is started again, because its memory or the state of its devices depends on it. */
+export interface MachineIdentity {
+  readonly engine: EngineKind;
+  /** The engine's own. */
+  readonly version: string;
+  /** The processor that the guest has found, and whose features it uses. */
+  readonly cpu: string;
+  /** The part of the engine's configuration that decides which devices there are, and where. */
+  readonly machine: string;
 }
 
 /** Why a VM is no more, as far as the host can tell. */
@@ -41,6 +66,21 @@ export interface VirtualMachine {
   drainConsole(): Promise<void>;
   /** The last lines of the guest's console. */
   consoleTail(): Promise<string>;
+  /**
+   * Stops the guest's processors, writes all that it has given to its disk into the overlay's file (without fsync), and the state of
+   * its devices to `files.deviceState`. Can be done again. A frozen VM has not ended.
+   * @throws WrennError `engine_failed`; whether it is frozen is then for `isFrozen` to say
+   */
+  freeze(): Promise<void>;
+  /** Lets the guest's processors run on; no error when they do already. */
+  thaw(): Promise<void>;
+  /** Whether the guest's processors stand still: by `freeze`, perhaps in the life of another host agent process. */
+  isFrozen(): Promise<boolean>;
+  /**
+   * From now on the guest's writes go to this overlay, which is empty, as large as the present one, and names as its backing a file with
+   * the present one's content. Only while frozen.
+   */
+  switchDisk(overlay: string): Promise<void>;
   /** Ends the engine's process at once and waits until it is gone. `ended` does not report this end. */
   kill(): Promise<void>;
   /** Lets go of the VM without ending it. */
@@ -52,8 +92,10 @@ export interface Engine {
   readonly version: string;
   /** Why this engine was chosen, in a sentence. */
   readonly reason: string;
+  /** What a VM of this size that this engine starts would be. */
+  identify(size: { readonly vcpus: number; readonly memoryMib: number }): Promise<MachineIdentity>;
   /**
-   * Starts the engine's process and resolves when it answers; the guest is then booting.
+   * Starts the engine's process. Resolves when it answers: a guest that boots is then booting, one that was frozen runs.
    * @param onSpawned called as soon as there is a process, so that its identity can be written down.
    * @throws WrennError `engine_failed` with the engine's own words; nothing is left running then.
    */

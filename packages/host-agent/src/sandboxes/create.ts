@@ -12,6 +12,7 @@ import { hasErrno, runSteps, type Step, type StepTiming, syncDirectory } from "@
 import { findBootFiles, findTemplate } from "../disks/boot-files.ts";
 import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
 import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
+import { makeBlankMemory } from "../engines/blank-memory.ts";
 import type { Engine, VirtualMachine } from "../engines/engine.ts";
 import type { Slot } from "../network/slot-pool.ts";
 import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
@@ -85,9 +86,9 @@ export async function createSandbox(
   const slot = (): Slot => required(holdings.slot, "slot");
   const vm = (): VirtualMachine => required(holdings.vm, "VM");
   const makeDisk = async (): Promise<void> => {
-    const { rootfs } = template;
+    const backing = { path: template.rootfs, format: "raw" } as const;
     await removeOverlay(holdings.files.overlay);
-    await createOverlay({ file: holdings.files.overlay, rootfs, sizeMib: request.diskMib, uid: slot().uid });
+    await createOverlay({ file: holdings.files.overlay, backing, sizeMib: request.diskMib, uid: slot().uid });
   };
 
   const steps: Step[] = [
@@ -124,6 +125,7 @@ export async function createSandbox(
       run: async () => {
         await openToEngine(holdings.files.directory, slot().uid);
         await makeDisk();
+        await makeBlankMemory(holdings.files.blankMemory, request.memoryMib);
       },
       undo: () => removeDisk(holdings),
     },
@@ -145,8 +147,8 @@ export async function createSandbox(
           holdings.vm = await engine.start(
             {
               ...request,
-              kernel: boot.kernel,
-              initramfs: boot.initramfs,
+              start: { from: "boot", kernel: boot.kernel, initramfs: boot.initramfs },
+              memory: { backend: "file", path: holdings.files.blankMemory },
               overlay: holdings.files.overlay,
               files: holdings.files,
               network: slot(),

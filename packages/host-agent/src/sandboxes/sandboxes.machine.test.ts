@@ -43,6 +43,7 @@ function endingAtCommit(engine: Engine): Engine {
     kind,
     version,
     reason,
+    identify: (size) => engine.identify(size),
     start: async (...args) => {
       const vm = await engine.start(...args);
       const end = deferred<VmEnd>();
@@ -54,6 +55,10 @@ function endingAtCommit(engine: Engine): Engine {
         },
         drainConsole: () => vm.drainConsole(),
         consoleTail: () => vm.consoleTail(),
+        freeze: () => vm.freeze(),
+        thaw: () => vm.thaw(),
+        isFrozen: () => vm.isFrozen(),
+        switchDisk: (overlay) => vm.switchDisk(overlay),
         kill: () => vm.kill(),
         detach: () => vm.detach(),
       };

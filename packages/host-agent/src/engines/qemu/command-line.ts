@@ -30,7 +30,7 @@ export const consoleRingBytes = 65_536;
 export const consoleChardev = "console";
 
 /** Names of devices, by which commands address them. */
-const diskDevice = "disk0";
+export const diskDevice = "disk0";
 const networkDevice = "net0";
 
 export function qemuArguments(machine: QemuMachine): string[] {

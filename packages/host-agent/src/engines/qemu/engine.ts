@@ -10,7 +10,7 @@ import {
   waitForExit,
 } from "@wrenn/system";
 import { readEnd } from "../console-log.ts";
-import type { Engine, EngineKind, VirtualMachine, VmSpec } from "../engine.ts";
+import type { Engine, EngineKind, MachineIdentity, VirtualMachine, VmSpec } from "../engine.ts";
 import { confinedCommand } from "../launch.ts";
 import { enginesGid } from "../users.ts";
 import { type Accelerator, guestKernelArguments, qemuArguments } from "./command-line.ts";
@@ -35,12 +35,18 @@ export class QemuEngine implements Engine {
     this.#accelerator = accelerator;
   }
 
+  async identify(size: { readonly vcpus: number; readonly memoryMib: number }): Promise<MachineIdentity> {
+    const machine = `microvm ${size.vcpus} ${size.memoryMib}`;
+    return { engine: this.kind, version: this.version, cpu: this.#accelerator, machine };
+  }
+
   async start(
     spec: VmSpec,
     onSpawned: (identity: ProcessIdentity) => Promise<void>,
     signal: AbortSignal,
   ): Promise<VirtualMachine> {
-    const { files } = spec;
+    const { files, start } = spec;
+    if (start.from === "frozen") throw new WrennError("engine_failed", { message: "Nothing is restored yet." });
     await allowTapDevice();
     for (const log of [files.engineLog, files.consoleLog]) await createPrivate(log);
     await removeSocket(files.qmpSocket);
@@ -51,8 +57,8 @@ export class QemuEngine implements Engine {
         accelerator: this.#accelerator,
         vcpus: spec.vcpus,
         memoryMib: spec.memoryMib,
-        kernel: spec.kernel,
-        initramfs: spec.initramfs,
+        kernel: start.kernel,
+        initramfs: start.initramfs,
         kernelArguments: guestKernelArguments(this.#accelerator, await readFile("/proc/cpuinfo", "utf8")),
         disk: spec.overlay,
         tap: spec.network.tap,

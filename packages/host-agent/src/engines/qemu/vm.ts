@@ -6,7 +6,7 @@ import { z } from "zod";
 import { deferred } from "../../deferred.ts";
 import { boundLog, ConsoleLog } from "../console-log.ts";
 import type { VirtualMachine, VmEnd } from "../engine.ts";
-import { consoleChardev, consoleRingBytes } from "./command-line.ts";
+import { consoleChardev, consoleRingBytes, diskDevice } from "./command-line.ts";
 import { QmpClient, type QmpEvent } from "./qmp.ts";
 
 const statusSchema = z.object({ status: z.string() });
@@ -85,6 +85,26 @@ export class QemuVm implements VirtualMachine {
     return this.#console.tail();
   }
 
+  async freeze(): Promise<void> {
+    await this.#command("stop");
+    // `live: false` keeps the images' locks: this VM may yet go on. Its memory stays where it is.
+    await this.#command("xen-save-devices-state", { filename: this.#files.deviceState, live: false });
+  }
+
+  async thaw(): Promise<void> {
+    await this.#command("cont");
+  }
+
+  async isFrozen(): Promise<boolean> {
+    const { status } = statusSchema.parse(await this.#command("query-status"));
+    return status === "paused";
+  }
+
+  async switchDisk(overlay: string): Promise<void> {
+    const existing = { "snapshot-file": overlay, format: "qcow2", mode: "existing" };
+    await this.#command("blockdev-snapshot-sync", { device: diskDevice, ...existing });
+  }
+
   async kill(): Promise<void> {
     await this.drainConsole();
     this.#stopWatching();
@@ -108,6 +128,11 @@ export class QemuVm implements VirtualMachine {
     const qmp = await QmpClient.connect(this.#files.qmpSocket, onEvent, options);
     this.#qmp = qmp;
     this.#background(() => this.#awaitLoss(qmp));
+  }
+
+  async #command(name: string, args: Record<string, unknown> = {}): Promise<unknown> {
+    if (this.#qmp === null) throw new WrennError("engine_failed", { message: "QEMU's control socket is closed." });
+    return this.#qmp.execute(name, args);
   }
 
   #handleEvent(event: QmpEvent): void {
