@@ -57,6 +57,8 @@ export interface Layout {
   /** `{kernel, initramfs, kernelVersion}` of what new VMs boot; the paths are relative to `boot`. */
   readonly bootManifest: string;
   readonly images: string;
+  /** Templates, by team. */
+  readonly teams: string;
   readonly sandboxes: string;
   readonly generations: string;
   readonly layers: string;
@@ -92,6 +94,7 @@ export function wrennLayout(root: string): Layout {
     boot: inRoot("boot"),
     bootManifest: inRoot("boot", "current.json"),
     images: inRoot("images"),
+    teams: inRoot("images", "teams"),
     sandboxes: inRoot("sandboxes"),
     generations: inRoot("generations"),
     layers: inRoot("layers"),

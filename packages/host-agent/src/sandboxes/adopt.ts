@@ -1,6 +1,6 @@
 /**
- * After a start of the host agent: tells VMs that still run from what is left of others. Whatever is neither running nor a death to
- * report is removed.
+ * After a start of the host agent: tells VMs that still run from what is left of others. An operation that was cut short is undone, or is
+ * found to have been complete; what is paused or dead is kept; whatever else there is, is removed.
  */
 import { rm } from "node:fs/promises";
 import path from "node:path";
@@ -11,13 +11,16 @@ import type { Cgroups } from "../engines/cgroups.ts";
 import { ConsoleLog } from "../engines/console-log.ts";
 import type { VmEnd } from "../engines/engine.ts";
 import { adoptVm, findAllEngineProcesses } from "../engines/engines.ts";
-import type { Holdings, SandboxContext } from "./context.ts";
-import { killProcess, removeDirectory, removeDisk } from "./free.ts";
+import type { SandboxContext, SandboxEntry } from "./context.ts";
+import { settleDiskSwitch } from "./disk-switch.ts";
+import { killProcess, removeDirectory, removeOverlays, removeRuntimeFiles } from "./free.ts";
 import { guestAnswers } from "./guest-client.ts";
 import {
   deadJournal,
   type DeadJournal,
+  factsOf,
   type Journal,
+  type PausedJournal,
   readJournals,
   type RunningJournal,
   writeJournal,
@@ -26,7 +29,10 @@ import {
 export interface Inventory {
   /** Their engines live; whether their guests answer is still to be seen. */
   readonly running: RunningJournal[];
+  readonly paused: PausedJournal[];
   readonly dead: DeadJournal[];
+  /** Whether every journal could be read: else nobody knows what is garbage. */
+  readonly isComplete: boolean;
 }
 
 interface InventoryContext {
@@ -38,25 +44,26 @@ interface InventoryContext {
 /** Must run before the slot pool opens, which removes the slots of everything that is not running. */
 export async function takeInventory(context: InventoryContext): Promise<Inventory> {
   const { layout, log } = context;
-  const { journals, unreadable, foreign } = await readJournals(layout);
+  const { journals, blank, unreadable, foreign } = await readJournals(layout);
   const running: RunningJournal[] = [];
-  const gone: Journal[] = [];
+  const others: Journal[] = [];
   for (const journal of journals) {
     if (journal.state === "running" && (await isAlive(journal.process))) running.push(journal);
-    else gone.push(journal);
+    else others.push(journal);
   }
-  await removeOrphans(context, running, gone);
-  const inventory: Inventory = { running, dead: [] };
+  await removeOrphans(context, running, others);
+  const inventory: Inventory = { running, paused: [], dead: [], isComplete: unreadable.length === 0 };
   await attemptAll(log, [
-    ...gone.map((journal) => ({
+    ...others.map((journal) => ({
       name: `clear up after ${journal.sandboxId}`,
       run: async () => {
-        const dead = await clearUp(context, journal);
-        if (dead !== null) inventory.dead.push(dead);
+        const kept = await clearUp(context, journal);
+        if (kept?.state === "paused") inventory.paused.push(kept);
+        else if (kept?.state === "dead") inventory.dead.push(kept);
       },
     })),
-    ...unreadable.map((id) => ({
-      name: `remove ${id}, which has no journal`,
+    ...blank.map((id) => ({
+      name: `remove ${id}, of which nothing was written down`,
       run: () => removeDirectory(context, id),
     })),
     ...foreign.map((name) => ({
@@ -64,8 +71,19 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
       run: () => rm(path.join(layout.sandboxes, name), { recursive: true, force: true }),
     })),
   ]);
+  if (unreadable.length > 0) {
+    log.error(
+      { sandboxes: unreadable },
+      "journals that cannot be read: these sandboxes are left as they are, and nothing frozen is removed on this host",
+    );
+  }
   log.info(
-    { running: running.length, dead: inventory.dead.length, removed: unreadable.length + foreign.length },
+    {
+      running: running.length,
+      paused: inventory.paused.length,
+      dead: inventory.dead.length,
+      removed: blank.length + foreign.length,
+    },
     "inventory",
   );
   return inventory;
@@ -75,13 +93,13 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
 async function removeOrphans(
   context: InventoryContext,
   running: readonly RunningJournal[],
-  gone: readonly Journal[],
+  others: readonly Journal[],
 ): Promise<void> {
   const { layout, cgroups, log } = context;
-  const kept = new Set(running.map(({ process }) => process.pid));
+  const kept = new Set(running.flatMap(({ process, memory }) => [process.pid, ...(memory.pager === null ? [] : [memory.pager.pid])]));
   const found = (await findAllEngineProcesses(layout)).filter(({ pid }) => !kept.has(pid));
   // An engine can overwrite its command line, by which it is found; what a journal names is known without it.
-  const orphans = [...found, ...gone.flatMap(({ process }) => process ?? [])];
+  const orphans = [...found, ...others.flatMap((journal) => ("process" in journal ? (journal.process ?? []) : []))];
   await attemptAll(
     log,
     orphans.map((orphan) => ({ name: `end the orphan ${orphan.pid}`, run: () => killProcess(orphan) })),
@@ -93,20 +111,41 @@ async function removeOrphans(
   );
 }
 
-/** Unwinds a half-made or half-destroyed sandbox; of one that died, what tells why is kept. Its engine has ended. */
-async function clearUp(context: InventoryContext, journal: Journal): Promise<DeadJournal | null> {
+/** Brings what does not run into a state that lasts. Its engine has ended. Null when nothing of it is to be kept. */
+async function clearUp(context: InventoryContext, journal: Journal): Promise<PausedJournal | DeadJournal | null> {
   const { layout, log } = context;
+  const { sandboxId } = journal;
+  const files = layout.sandbox(sandboxId);
   if (journal.state === "creating" || journal.state === "destroying") {
-    log.warn({ sandboxId: journal.sandboxId, state: journal.state }, "unwound");
-    await removeDirectory(context, journal.sandboxId);
+    log.warn({ sandboxId, state: journal.state }, "unwound");
+    await removeDirectory(context, sandboxId);
     return null;
   }
-  const files = layout.sandbox(journal.sandboxId);
-  await removeDisk({ files, slot: null, vm: null, process: null, memory: null });
-  const dead: DeadJournal =
-    journal.state === "dead" ? { ...journal, slot: null, process: null } : await deathWhileAway(layout, journal);
-  await writeJournal(layout, dead);
-  return dead;
+  await removeRuntimeFiles(files);
+  if (journal.state === "paused") {
+    await removeOverlays(files);
+    return journal;
+  }
+  if (journal.state === "resuming") {
+    log.warn({ sandboxId }, "a resume was cut short: it is paused again");
+    const { generation, pausedAt } = journal;
+    const paused: PausedJournal = { ...factsOf(journal), state: "paused", generation, pausedAt, steps: [] };
+    await writeJournal(layout, paused);
+    await removeOverlays(files);
+    return paused;
+  }
+  const entry = { journal: await asDead(layout, journal) };
+  await writeJournal(layout, entry.journal);
+  await settleDiskSwitch(context, entry, files);
+  return entry.journal;
+}
+
+async function asDead(
+  layout: Layout,
+  journal: Extract<Journal, { state: "running" | "dead" | "recovering" }>,
+): Promise<DeadJournal> {
+  const freed = { slot: null, process: null };
+  return journal.state === "running" ? deathWhileAway(layout, journal) : { ...journal, ...freed, state: "dead" };
 }
 
 async function deathWhileAway(layout: Layout, journal: RunningJournal): Promise<DeadJournal> {
@@ -118,21 +157,31 @@ async function deathWhileAway(layout: Layout, journal: RunningJournal): Promise<
 }
 
 /**
- * Takes over a VM that runs: its control socket must answer, and its guest.
+ * Takes over a VM that runs: its control socket must answer, and its guest. One that stands still was being frozen when the host agent
+ * ended, and goes on: what was not committed has not happened.
  * @returns how it ended, when it turns out that it has
  */
 export async function adoptSandbox(
   context: SandboxContext,
+  entry: SandboxEntry,
   journal: RunningJournal,
-  holdings: Holdings,
 ): Promise<VmEnd | null> {
+  const { holdings } = entry;
   const slot = context.slots.adopt(journal.slot);
   holdings.slot = slot;
   holdings.process = journal.process;
+  holdings.pager = journal.memory.pager;
   holdings.memory = context.admission.adopt(journal.memoryMib);
   try {
     const vm = await adoptVm(journal.process, holdings.files);
     holdings.vm = vm;
+    const adopted = { journal };
+    await settleDiskSwitch(context, adopted, holdings.files);
+    entry.journal = adopted.journal;
+    if (await vm.isFrozen()) {
+      context.log.warn({ sandboxId: journal.sandboxId }, "found frozen: an operation was cut short, and it goes on");
+      await vm.thaw();
+    }
     const answers = guestAnswers(slot.address, deadlines.guestAdoption).then((answered) =>
       answered ? null : unresponsive(),
     );

@@ -3,20 +3,22 @@
  * step has its undo beside it. Creating, resuming, forking and recovering are all this, with other journals before and after.
  */
 import { chmod, chown, mkdir } from "node:fs/promises";
-import { engineMemoryOverheadMib, type GenerationId, WrennError } from "@wrenn/contract";
-import { hasErrno, inParallel, runSteps, type Step, type StepTiming, syncDirectory } from "@wrenn/system";
+import { engineMemoryOverheadMib, type GenerationId } from "@wrenn/contract";
+import { inParallel, runSteps, type Step, syncDirectory } from "@wrenn/system";
 import type { BootFiles } from "../disks/boot-files.ts";
 import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
 import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
-import type { Engine, VirtualMachine, VmStart } from "../engines/engine.ts";
+import type { Engine, MachineIdentity, VirtualMachine, VmStart } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { Slot } from "../network/slot-pool.ts";
 import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
-import { type Holdings, required, type SandboxContext } from "./context.ts";
+import { type Holdings, record, required, type SandboxContext } from "./context.ts";
+import { asDiskError } from "./disk-errors.ts";
 import { endEngine, endPager, releaseMemory, releaseSlot, removeDirectory, removeOverlays } from "./free.ts";
 import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
-import { type Disk, type Journal, type RunningJournal, type SandboxFacts, writeJournal } from "./journal.ts";
+import type { Disk, Journal, RunningJournal, SandboxFacts } from "./journal.ts";
 import { openMemory, type OpenMemory } from "./open-memory.ts";
+import { StepClock } from "./step-clock.ts";
 
 /** What a journal names while a VM is brought up. */
 export type Held = Pick<Extract<Journal, { state: "creating" }>, "slot" | "process" | "steps">;
@@ -63,11 +65,13 @@ export async function bringUp(
   commit: (running: RunningJournal) => Promise<void>,
 ): Promise<void> {
   const { holdings } = progress;
+  const machine = await engine.identify(plan.facts);
+  if (plan.source.from === "frozen") await context.generations.assertRestorable(plan.source.manifest, machine);
   const ascent = new Ascent(context, engine, plan, progress, signal);
   try {
-    await runSteps([...ascent.steps(), { name: "commit", run: () => commit(ascent.running()) }]);
+    await runSteps([...ascent.steps(), { name: "commit", run: () => commit(ascent.running(machine)) }]);
   } catch (error) {
-    throw hasErrno(error, "ENOSPC") ? new WrennError("host_out_of_disk", { cause: error }) : error;
+    throw asDiskError(error);
   } finally {
     holdings.memory?.settle();
   }
@@ -79,7 +83,7 @@ class Ascent {
   readonly #plan: BringUpPlan;
   readonly #progress: Progress;
   readonly #signal: AbortSignal;
-  readonly #timings: StepTiming[] = [];
+  readonly #clock: StepClock;
   #cgroup: CgroupMembership = { procsFiles: [] };
   #memory: OpenMemory | null = null;
 
@@ -95,6 +99,7 @@ class Ascent {
     this.#plan = plan;
     this.#progress = progress;
     this.#signal = signal;
+    this.#clock = new StepClock(signal);
   }
 
   steps(): Step[] {
@@ -110,7 +115,7 @@ class Ascent {
       undo: () => cgroups.remove(facts.sandboxId),
     };
     return [
-      this.#step({
+      this.#clock.step({
         name: "admit",
         run: async () => {
           holdings.memory = await admission.admit(facts.memoryMib);
@@ -118,37 +123,38 @@ class Ascent {
         undo: async () => releaseMemory(holdings),
       }),
       // Needs no journal: the pool itself removes slots that no journal names.
-      this.#step({
+      this.#clock.step({
         name: "take a slot",
         run: async () => {
           holdings.slot = await slots.acquire(this.#signal);
         },
         undo: () => releaseSlot(this.#context, holdings),
       }),
-      this.#step({ name: "journal", run: () => this.#openJournal(), undo: () => this.#closeJournal() }),
-      inParallel("prepare", [this.#step(disk), this.#step(cgroup)]),
-      this.#step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
-      this.#step({
+      this.#clock.step({ name: "journal", run: () => this.#openJournal(), undo: () => this.#closeJournal() }),
+      inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup)]),
+      this.#clock.step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
+      this.#clock.step({
         name: source.from === "boot" ? "boot" : "restore",
         run: () => (source.from === "boot" ? this.#boot(source.boot) : this.#restore(source.manifest)),
         undo: () => endEngine(holdings),
       }),
-      this.#step({ name: "configure the guest", run: () => this.#configureGuest() }),
+      this.#clock.step({ name: "configure the guest", run: () => this.#configureGuest() }),
     ];
   }
 
   /** What the journal is to say once all steps are done. */
-  running(): RunningJournal {
+  running(machine: MachineIdentity): RunningJournal {
     const { facts, disk, lastPause } = this.#plan;
     return {
       ...facts,
       state: "running",
       slot: this.#slot().index,
       process: this.#vm().identity,
+      machine,
       memory: this.#openedMemory().source,
       disk,
       lastPause,
-      steps: this.#timings,
+      steps: this.#clock.timings,
     };
   }
 
@@ -167,12 +173,12 @@ class Ascent {
     const { slot, process } = this.#progress.holdings;
     if (process !== null) {
       // It resists being killed. Of a sandbox that was there before, nothing is given up for that: the next start goes on.
-      if (fallback === null) await this.#record({ ...facts, state: "destroying", slot: slot?.index ?? null, process, steps: [] });
+      if (fallback === null) await record(this.#context, this.#progress, { ...facts, state: "destroying", slot: slot?.index ?? null, process, steps: [] });
       else await this.#recordUnderWay();
     } else if (fallback === null) {
       await removeDirectory(this.#context, facts.sandboxId);
     } else {
-      await this.#record(fallback);
+      await record(this.#context, this.#progress, fallback);
     }
   }
 
@@ -256,25 +262,7 @@ class Ascent {
 
   async #recordUnderWay(): Promise<void> {
     const { process } = this.#progress.holdings;
-    await this.#record(this.#plan.underWay({ slot: this.#slot().index, process, steps: [] }));
-  }
-
-  async #record(journal: Journal): Promise<void> {
-    await writeJournal(this.#context.layout, journal);
-    this.#progress.journal = journal;
-  }
-
-  /** The step, not begun once the operation has been aborted, and with its time noted when it is done. */
-  #step(step: Step): Step {
-    return {
-      ...step,
-      run: async () => {
-        this.#signal.throwIfAborted();
-        const start = performance.now();
-        await step.run();
-        this.#timings.push({ step: step.name, milliseconds: performance.now() - start });
-      },
-    };
+    await record(this.#context, this.#progress, this.#plan.underWay({ slot: this.#slot().index, process, steps: [] }));
   }
 
   #slot(): Slot {

@@ -1,4 +1,5 @@
 /** What every operation on sandboxes works with, and what one sandbox holds of its host. */
+import { setMaxListeners } from "node:events";
 import { WrennError } from "@wrenn/contract";
 import type { Layout, ProcessIdentity, SandboxLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
@@ -11,7 +12,8 @@ import type { GoldenRecords } from "../memory/golden.ts";
 import type { PagerProgram } from "../memory/pager.ts";
 import type { Slot, SlotPool } from "../network/slot-pool.ts";
 import type { Admission, MemoryPromise } from "./admission.ts";
-import type { Journal } from "./journal.ts";
+import { type Journal, writeJournal } from "./journal.ts";
+import type { MemoryChoice } from "./open-memory.ts";
 
 export interface SandboxContext {
   readonly layout: Layout;
@@ -23,6 +25,7 @@ export interface SandboxContext {
   readonly pager: PagerProgram;
   readonly golden: GoldenRecords;
   readonly folds: FoldQueue;
+  readonly memoryChoice: MemoryChoice;
   /** Resolvers that guests are given. */
   readonly dns: readonly string[];
   readonly log: BaseLogger;
@@ -53,6 +56,24 @@ export type OperationKind = "create" | "destroy" | "reap" | "pause" | "resume" |
 
 export function noHoldings(files: SandboxLayout): Holdings {
   return { files, slot: null, vm: null, process: null, pager: null, memory: null };
+}
+
+/** Writes down what is now true of a sandbox; memory follows the disk. */
+export async function record(
+  context: Pick<SandboxContext, "layout">,
+  entry: { journal: Journal },
+  journal: Journal,
+): Promise<void> {
+  await writeJournal(context.layout, journal);
+  entry.journal = journal;
+}
+
+/** Aborted when the sandbox can no longer be reached. */
+export function reachable(): AbortController {
+  const gone = new AbortController();
+  // One listener for each open tunnel, of which there may be any number.
+  setMaxListeners(0, gone.signal);
+  return gone;
 }
 
 /** What an earlier step has made. */

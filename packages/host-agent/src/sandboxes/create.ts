@@ -1,25 +1,10 @@
-/** Creates a sandbox: room, slot, journal, disk, cgroup, engine, guest. Each step has its undo beside it. */
-import { chmod, chown, mkdir } from "node:fs/promises";
-import {
-  engineMemoryOverheadMib,
-  type SandboxId,
-  sandboxLimits,
-  type TeamId,
-  type TemplateId,
-  WrennError,
-} from "@wrenn/contract";
-import { hasErrno, runSteps, type Step, type StepTiming, syncDirectory } from "@wrenn/system";
-import { findBootFiles, findTemplate } from "../disks/boot-files.ts";
-import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
-import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
-import { makeBlankMemory } from "../engines/blank-memory.ts";
-import type { Engine, VirtualMachine } from "../engines/engine.ts";
-import type { Slot } from "../network/slot-pool.ts";
-import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
-import type { Holdings, SandboxContext } from "./context.ts";
-import { endEngine, releaseMemory, releaseSlot, removeDirectory, removeDisk } from "./free.ts";
-import { initialiseGuest } from "./guest-client.ts";
-import { type Journal, type RunningJournal, type SandboxFacts, writeJournal } from "./journal.ts";
+/** Creates a sandbox from a frozen state: its template's own where that is a snapshot, else the golden one of its shape. */
+import { type SandboxId, sandboxLimits, type TeamId, type TemplateId, WrennError } from "@wrenn/contract";
+import type { Engine } from "../engines/engine.ts";
+import type { GenerationManifest } from "../memory/manifest.ts";
+import { bringUp, type Progress } from "./bring-up.ts";
+import { record, type SandboxContext } from "./context.ts";
+import type { SandboxFacts } from "./journal.ts";
 
 export interface CreateRequest {
   readonly sandboxId: SandboxId;
@@ -31,23 +16,15 @@ export interface CreateRequest {
   readonly diskMib: number;
   readonly envs: Readonly<Record<string, string>>;
   readonly accessToken: string;
+  /** What the frozen guest of a snapshot template demands; null for others. */
+  readonly templateAccessToken: string | null;
 }
-
-/** Where a creation tells how far it has got. */
-export interface CreationProgress {
-  readonly holdings: Holdings;
-  /** The journal as last written. */
-  journal: Journal;
-}
-
-/** Threads of QEMU besides one per vCPU: its main loop, and up to 64 workers for disk requests. */
-const engineThreads = 96;
 
 /** The facts of a sandbox that is about to be created. */
 export function factsOfRequest(request: CreateRequest, engine: Engine): SandboxFacts {
   const { sandboxId, teamId, templateTeamId, templateId, vcpus, memoryMib, diskMib } = request;
   return {
-    version: 1,
+    version: 2,
     sandboxId,
     teamId,
     template: { teamId: templateTeamId, templateId },
@@ -59,145 +36,48 @@ export function factsOfRequest(request: CreateRequest, engine: Engine): SandboxF
   };
 }
 
-/**
- * Resolves once the guest has taken its configuration and the journal says `running`. When a step fails, or the signal is aborted,
- * everything taken so far is given back first; what resists is kept in the journal for a later destroy.
- */
-export async function createSandbox(
+/** Who a copy of a frozen guest is to be. */
+export interface Newcomer {
+  readonly facts: SandboxFacts;
+  readonly accessToken: string;
+  /** What the frozen guest demands; null where it demands nothing. */
+  readonly frozenToken: string | null;
+  /** Null keeps what the frozen guest has. */
+  readonly envs: Readonly<Record<string, string>> | null;
+}
+
+/** Resolves once the guest has taken its identity and the journal says `running`. A failure leaves nothing. */
+export async function startFrozenCopy(
   context: SandboxContext,
   engine: Engine,
-  request: CreateRequest,
-  progress: CreationProgress,
+  manifest: GenerationManifest,
+  newcomer: Newcomer,
+  progress: Progress,
   signal: AbortSignal,
-): Promise<RunningJournal> {
-  const { layout, cgroups, slots, admission, dns } = context;
-  const { holdings } = progress;
-  const { sandboxId: id } = request;
-  const facts = factsOfRequest(request, engine);
-  const template = await findTemplate(layout, request.templateTeamId, request.templateId);
-  const boot = await findBootFiles(layout);
-  assertSizes(request, template.diskMib);
-
-  let membership: CgroupMembership = { procsFiles: [] };
-  const record = async (journal: Journal): Promise<void> => {
-    await writeJournal(layout, journal);
-    progress.journal = journal;
-  };
-  const slot = (): Slot => required(holdings.slot, "slot");
-  const vm = (): VirtualMachine => required(holdings.vm, "VM");
-  const makeDisk = async (): Promise<void> => {
-    const backing = { path: template.rootfs, format: "raw" } as const;
-    await removeOverlay(holdings.files.overlay);
-    await createOverlay({ file: holdings.files.overlay, backing, sizeMib: request.diskMib, uid: slot().uid });
-  };
-
-  const steps: Step[] = [
+): Promise<void> {
+  const { facts, accessToken, frozenToken, envs } = newcomer;
+  const { sandboxId } = facts;
+  await bringUp(
+    context,
+    engine,
     {
-      name: "admit",
-      run: async () => {
-        holdings.memory = await admission.admit(request.memoryMib);
-      },
-      undo: async () => releaseMemory(holdings),
+      facts,
+      source: { from: "frozen", manifest },
+      disk: { layers: manifest.disk.layers, rootfs: manifest.disk.rootfs, switchingTo: null },
+      keepsOverlay: false,
+      underWay: (held) => ({ ...facts, ...held, state: "creating", origin: manifest.id }),
+      fallback: null,
+      lastPause: null,
+      guest: { sandboxId, accessToken, frozen: { accessToken: frozenToken }, envs, dns: context.dns },
     },
-    {
-      // Needs no journal: the pool itself removes slots that no journal names.
-      name: "take a slot",
-      run: async () => {
-        holdings.slot = await slots.acquire(signal);
-      },
-      undo: () => releaseSlot(context, holdings),
-    },
-    {
-      name: "journal",
-      run: async () => {
-        await mkdir(holdings.files.directory, { mode: 0o700 });
-        await syncDirectory(layout.sandboxes);
-        await record({ ...facts, state: "creating", slot: slot().index, process: null });
-      },
-      undo: async () => {
-        const { slot: taken, process } = holdings;
-        if (process === null) await removeDirectory(context, id);
-        else await record({ ...facts, state: "destroying", slot: taken?.index ?? null, process });
-      },
-    },
-    {
-      name: "make the disk",
-      run: async () => {
-        await openToEngine(holdings.files.directory, slot().uid);
-        await makeDisk();
-        await makeBlankMemory(holdings.files.blankMemory, request.memoryMib);
-      },
-      undo: () => removeDisk(holdings),
-    },
-    {
-      name: "make the cgroup",
-      run: async () => {
-        membership = await cgroups.create(id, cgroupLimits(request));
-      },
-      undo: () => cgroups.remove(id),
-    },
-    {
-      name: "boot",
-      run: () =>
-        bootWithRetry(signal, async (attempt) => {
-          if (attempt > 1) {
-            await endEngine(holdings);
-            await makeDisk();
-          }
-          holdings.vm = await engine.start(
-            {
-              ...request,
-              start: { from: "boot", kernel: boot.kernel, initramfs: boot.initramfs },
-              memory: { backend: "file", path: holdings.files.blankMemory },
-              overlay: holdings.files.overlay,
-              files: holdings.files,
-              network: slot(),
-              uid: slot().uid,
-              cgroup: membership,
-            },
-            async (process) => {
-              holdings.process = process;
-              await record({ ...facts, state: "creating", slot: slot().index, process });
-            },
-            signal,
-          );
-          await awaitBoot(vm(), slot().address, signal);
-        }),
-      undo: () => endEngine(holdings),
-    },
-    {
-      name: "configure the guest",
-      run: () =>
-        whileAlive(vm(), signal, (alive) =>
-          initialiseGuest(
-            slot().address,
-            { sandboxId: id, envs: request.envs, accessToken: request.accessToken, dns },
-            alive,
-          ),
-        ),
-    },
-  ];
-  const timings: StepTiming[] = [];
-  let running: RunningJournal | undefined;
-  steps.push({
-    name: "commit",
-    run: async () => {
-      running = { ...facts, state: "running", slot: slot().index, process: vm().identity, steps: timings };
-      await record(running);
-    },
-  });
-  try {
-    await runSteps(steps.map((step) => stoppable(step, signal, timings)));
-    return required(running ?? null, "journal");
-  } catch (error) {
-    throw hasErrno(error, "ENOSPC") ? new WrennError("host_out_of_disk", { cause: error }) : error;
-  } finally {
-    holdings.memory?.settle();
-  }
+    progress,
+    signal,
+    (running) => record(context, progress, running),
+  );
 }
 
 /** Sizes as the platform allows them, checked here again because this is where they cost. */
-function assertSizes(request: CreateRequest, templateDiskMib: number): void {
+export function assertSizes(request: CreateRequest): void {
   for (const name of ["vcpus", "memoryMib", "diskMib"] as const) {
     const { min, max } = sandboxLimits[name];
     const value = request[name];
@@ -208,46 +88,15 @@ function assertSizes(request: CreateRequest, templateDiskMib: number): void {
       });
     }
   }
-  if (request.diskMib < templateDiskMib) {
+}
+
+/** @throws WrennError `invalid_request` when the request asks for another size than the frozen state has */
+export function assertSameSizes(request: CreateRequest, manifest: GenerationManifest): void {
+  for (const name of ["vcpus", "memoryMib", "diskMib"] as const) {
+    if (request[name] === manifest[name]) continue;
     throw new WrennError("invalid_request", {
-      message: `diskMib is ${request.diskMib}; this template needs at least ${templateDiskMib}.`,
-      details: { field: "diskMib", min: templateDiskMib },
+      message: `${name} is ${request[name]}; sandboxes of this snapshot have ${manifest[name]}.`,
+      details: { field: name, expected: manifest[name] },
     });
   }
-}
-
-function cgroupLimits(request: CreateRequest): CgroupLimits {
-  return {
-    memoryMib: request.memoryMib + engineMemoryOverheadMib,
-    // One more than the guest's: QEMU's own thread moves its network and disk traffic.
-    cpus: request.vcpus + 1,
-    pids: request.vcpus + engineThreads,
-  };
-}
-
-/**
- * Lets the engine make its control socket in the sandbox's directory, by group; sticky, so that it cannot replace or remove
- * the journal and logs, which are root's.
- */
-async function openToEngine(directory: string, uid: number): Promise<void> {
-  await chown(directory, 0, uid);
-  await chmod(directory, 0o1770);
-}
-
-/** The step, not begun once the creation has been aborted, and with its time noted when it is done. */
-function stoppable(step: Step, signal: AbortSignal, timings: StepTiming[]): Step {
-  return {
-    ...step,
-    run: async () => {
-      signal.throwIfAborted();
-      const start = performance.now();
-      await step.run();
-      timings.push({ step: step.name, milliseconds: performance.now() - start });
-    },
-  };
-}
-
-function required<Value>(value: Value | null, what: string): Value {
-  if (value === null) throw new WrennError("internal", { message: `There is no ${what} at this step.` });
-  return value;
 }

@@ -1,7 +1,14 @@
 /** Gives back what a sandbox holds. Every part can be done again, so that a half-done freeing is continued by the next. */
 import { rm } from "node:fs/promises";
 import { deadlines, type SandboxId, WrennError } from "@wrenn/contract";
-import { type ProcessIdentity, signalProcess, syncDirectory, tryAll, waitForExit } from "@wrenn/system";
+import {
+  type ProcessIdentity,
+  type SandboxLayout,
+  signalProcess,
+  syncDirectory,
+  tryAll,
+  waitForExit,
+} from "@wrenn/system";
 import { removeOverlay } from "../disks/qcow2.ts";
 import { findEngineProcesses } from "../engines/engines.ts";
 import { removeSocket } from "../engines/qemu/engine.ts";
@@ -10,16 +17,17 @@ import type { Holdings, SandboxContext } from "./context.ts";
 type FreeingContext = Pick<SandboxContext, "cgroups" | "slots" | "layout">;
 
 /**
- * Frees everything but the directory with its journal and logs. Tries all parts.
+ * Frees all that a VM needs, and leaves the directory with its journal, logs and disk. Tries all parts.
  * @throws AggregateError naming what could not be freed
  */
 export async function freeHoldings(context: FreeingContext, id: SandboxId, holdings: Holdings): Promise<void> {
   await tryAll([
     { name: "end the engine", run: () => endEngine(holdings) },
+    { name: "end the pager", run: () => endPager(holdings) },
     { name: "give back the memory", run: async () => releaseMemory(holdings) },
     { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
     { name: "release the slot", run: () => releaseSlot(context, holdings) },
-    { name: "remove the disk", run: () => removeDisk(holdings) },
+    { name: "remove what only the VM needed", run: () => removeRuntimeFiles(holdings.files) },
   ]);
 }
 
@@ -36,6 +44,13 @@ export async function endEngine(holdings: Holdings): Promise<void> {
   holdings.process = null;
 }
 
+/** It ends with its VM by itself; one whose VM has never come would wait for it. */
+export async function endPager(holdings: Holdings): Promise<void> {
+  if (holdings.pager === null) return;
+  await killProcess(holdings.pager);
+  holdings.pager = null;
+}
+
 export function releaseMemory(holdings: Holdings): void {
   // An engine that could not be ended still has it.
   if (holdings.process !== null) return;
@@ -49,9 +64,19 @@ export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdin
   holdings.slot = null;
 }
 
-export async function removeDisk(holdings: Holdings): Promise<void> {
-  await removeOverlay(holdings.files.overlay);
-  await removeSocket(holdings.files.qmpSocket);
+/** The sandbox's own disk, where nothing needs it any more. */
+export async function removeOverlays(files: SandboxLayout): Promise<void> {
+  await removeOverlay(files.overlay);
+  await removeOverlay(files.nextOverlay);
+}
+
+export async function removeRuntimeFiles(files: SandboxLayout): Promise<void> {
+  for (const socket of [files.qmpSocket, files.pagerSocket]) await removeSocket(socket);
+  const { blankMemory, deviceState, pagerStatus, workingSet } = files;
+  // Recursive: the engine's user could have put directories in their places.
+  for (const file of [blankMemory, deviceState, pagerStatus, workingSet]) {
+    await rm(file, { recursive: true, force: true });
+  }
 }
 
 /** Removes the last of a sandbox, its journal included, so that the removal survives a power cut. */

@@ -5,13 +5,18 @@ import { createConnection, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, guestAgentPort, type SandboxId, WrennError } from "@wrenn/contract";
 import { pollUntil, withTimeLimit } from "@wrenn/system";
+import type { BaseLogger } from "pino";
+import { z } from "zod";
 import { deferred } from "../deferred.ts";
 
 export interface GuestConfiguration {
   readonly sandboxId: SandboxId;
-  readonly envs: Readonly<Record<string, string>>;
+  /** Null leaves what a frozen guest has. */
+  readonly envs: Readonly<Record<string, string>> | null;
   readonly accessToken: string;
   readonly dns: readonly string[];
+  /** Of a guest that was frozen: the token that it knows, or null where it has none yet. */
+  readonly frozen: { readonly accessToken: string | null } | null;
 }
 
 /** A connection attempt is begun this often while a guest boots: what one misses, the next finds this much later. */
@@ -58,19 +63,23 @@ export async function waitForGuest(address: string, signal: AbortSignal): Promis
   }
 }
 
+/** What a guest confirms that was frozen before: else it might share keys with its copies. */
+const reseededSchema = z.object({ reseeded: z.literal(true) });
+
 /**
  * Gives the guest its identity, clock, entropy, token and environment.
- * @throws WrennError `guest_init_failed`
+ * @throws WrennError `guest_init_failed`, also when a guest that was frozen does not confirm that it has new entropy
  */
 export async function initialiseGuest(
   address: string,
   configuration: GuestConfiguration,
   signal: AbortSignal,
 ): Promise<void> {
-  const { sandboxId, envs, accessToken, dns } = configuration;
+  const { sandboxId, envs, accessToken, dns, frozen } = configuration;
   const machineId = sandboxId.replaceAll("-", "");
   const body = JSON.stringify({
-    envVars: envs,
+    ...(envs === null ? {} : { envVars: envs }),
+    ...(frozen === null ? {} : { restored: true }),
     accessToken,
     timestamp: new Date().toISOString(),
     defaultUser,
@@ -83,7 +92,8 @@ export async function initialiseGuest(
   let status: number;
   let answer: string;
   try {
-    const post = (limited: AbortSignal): Promise<GuestAnswer> => call(address, "POST", "/init", body, limited);
+    const post = (limited: AbortSignal): Promise<GuestAnswer> =>
+      call({ address, method: "POST", path: "/init", body, token: frozen?.accessToken ?? null }, limited);
     ({ status, body: answer } = await withTimeLimit(deadlines.guestInit, late, [signal], post));
   } catch (cause) {
     signal.throwIfAborted();
@@ -94,12 +104,45 @@ export async function initialiseGuest(
       message: `The guest refused its configuration with ${status}: ${answer.slice(0, 300)}`,
     });
   }
+  if (frozen !== null && !reseededSchema.safeParse(parseJson(answer)).success) {
+    throw new WrennError("guest_init_failed", {
+      message: "The guest did not confirm that it has new entropy, without which it could share secrets with its copies.",
+    });
+  }
+}
+
+/**
+ * Has the guest write back what it has not written to its disk yet, so that the disk alone is recent too. As far as it gets in time:
+ * what is not written is in the memory that is frozen with it.
+ */
+export async function syncGuest(address: string, log: BaseLogger): Promise<void> {
+  const late = (): Error => new Error(`No answer within ${deadlines.guestSync} ms.`);
+  const post = (limited: AbortSignal): Promise<GuestAnswer> =>
+    call({ address, method: "POST", path: "/sync", body: "", token: null }, limited);
+  try {
+    await withTimeLimit(deadlines.guestSync, late, [], post);
+  } catch (error) {
+    log.warn({ err: error }, "a guest did not write back before it was frozen");
+  }
+}
+
+/** Runs a command in a guest that has no token yet, and waits for its end, whatever that is. */
+export async function runInGuest(address: string, command: readonly string[], signal: AbortSignal): Promise<void> {
+  const [cmd, ...args] = command;
+  const message = Buffer.from(JSON.stringify({ process: { cmd, args, envs: {}, cwd: "/" } }));
+  // Connect's framing: a byte of flags, the length, the message.
+  const envelope = Buffer.alloc(5);
+  envelope.writeUInt32BE(message.length, 1);
+  const body = Buffer.concat([envelope, message]);
+  const type = "application/connect+json";
+  await call({ address, method: "POST", path: "/process.Process/Start", body, token: null, type }, signal);
 }
 
 /** Whether the guest's agent answers before the deadline; asked again and again until then. */
 export async function guestAnswers(address: string, timeoutMs: number): Promise<boolean> {
   const late = (): Error => new Error("No answer yet.");
-  const get = (limited: AbortSignal): Promise<GuestAnswer> => call(address, "GET", "/health", "", limited);
+  const get = (limited: AbortSignal): Promise<GuestAnswer> =>
+    call({ address, method: "GET", path: "/health", body: "", token: null }, limited);
   const answered = await pollUntil(
     async () => {
       try {
@@ -119,15 +162,22 @@ interface GuestAnswer {
   readonly body: string;
 }
 
-async function call(
-  address: string,
-  method: "GET" | "POST",
-  path: string,
-  body: string,
-  signal: AbortSignal,
-): Promise<GuestAnswer> {
+interface GuestCall {
+  readonly address: string;
+  readonly method: "GET" | "POST";
+  readonly path: string;
+  readonly body: string | Buffer;
+  readonly token: string | null;
+  readonly type?: string;
+}
+
+async function call({ address, method, path, body, token, type }: GuestCall, signal: AbortSignal): Promise<GuestAnswer> {
   return new Promise((resolve, reject) => {
-    const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
+    const headers = {
+      "content-type": type ?? "application/json",
+      "content-length": Buffer.byteLength(body),
+      ...(token === null ? {} : { "x-access-token": token }),
+    };
     const options = { host: address, port: guestAgentPort, method, path, headers, agent: false, noDelay: true, signal };
     const outgoing = request(options, (response) => {
       let text = "";
@@ -144,4 +194,12 @@ async function call(
     outgoing.once("error", reject);
     outgoing.end(body);
   });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }

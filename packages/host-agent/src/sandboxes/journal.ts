@@ -16,6 +16,7 @@ import {
 import { isMissingFile, type Layout, processIdentitySchema, readJson, writeJsonDurably } from "@wrenn/system";
 import { z } from "zod";
 import { engineKinds, type VmEnd } from "../engines/engine.ts";
+import { machineIdentitySchema } from "../memory/manifest.ts";
 
 const uuidSchema = z.uuid();
 const sandboxIdSchema = uuidSchema.transform((text) => parseUuid("sandbox", text));
@@ -86,6 +87,8 @@ export const journalSchema = z.discriminatedUnion("state", [
     state: z.literal("running"),
     slot: z.number().int(),
     process: processIdentitySchema,
+    /** What the VM was started as; the host's engine may have been replaced since. */
+    machine: machineIdentitySchema,
     memory: memorySchema,
     disk: diskSchema,
   }),

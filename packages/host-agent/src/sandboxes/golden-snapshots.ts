@@ -1,0 +1,154 @@
+/**
+ * The frozen states that sandboxes of base templates are started from. The first create of a shape boots a guest, lets it touch what every
+ * sandbox needs first, and freezes it; all others of that shape are restored from it.
+ */
+import { newId, type TeamId, type TemplateId } from "@wrenn/contract";
+import { type BootFiles, findBootFiles, type TemplateFiles } from "../disks/boot-files.ts";
+import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
+import type { Engine } from "../engines/engine.ts";
+import type { GenerationManifest } from "../memory/manifest.ts";
+import { bringUp, type Progress } from "./bring-up.ts";
+import { captureState, describeGeneration } from "./capture.ts";
+import { noHoldings, required, type SandboxContext } from "./context.ts";
+import { freeHoldings, removeDirectory } from "./free.ts";
+import { runInGuest, syncGuest } from "./guest-client.ts";
+import type { RunningJournal, SandboxFacts } from "./journal.ts";
+import { captureSubject } from "./running.ts";
+
+/** What decides which golden snapshot fits a create. */
+export interface Shape {
+  readonly template: { readonly teamId: TeamId; readonly templateId: TemplateId };
+  readonly files: TemplateFiles;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly diskMib: number;
+}
+
+/**
+ * What most sandboxes begin with. Run once before the freeze, so that its pages are in the frozen memory instead of having to be read from
+ * the disk, and translated, by every sandbox. What a template does not have is skipped.
+ */
+const warmUp = ["true; cat /dev/null; ls / >/dev/null", "command -v python3 >/dev/null && python3 -c 'import json, os, sys'"];
+const warmUpMs = 20_000;
+
+export class GoldenSnapshots {
+  readonly #context: SandboxContext;
+  readonly #closing = new AbortController();
+  /** Those in the making, by key: creates of the same shape wait together. */
+  readonly #making = new Map<string, Promise<GenerationManifest>>();
+
+  constructor(context: SandboxContext) {
+    this.#context = context;
+  }
+
+  /** Resolves with the frozen state to restore; makes it first where there is none. The caller going away does not end that. */
+  async ensure(engine: Engine, shape: Shape): Promise<GenerationManifest> {
+    const { golden } = this.#context;
+    const boot = await findBootFiles(this.#context.layout);
+    const machine = await engine.identify(shape);
+    const key = golden.key({ ...shape, rootfs: shape.files.rootfs, boot, machine });
+    const known = await golden.find(key);
+    if (known !== null) return known;
+    const making = this.#making.get(key) ?? this.#make(key, engine, boot, shape);
+    this.#making.set(key, making);
+    try {
+      return await making;
+    } finally {
+      this.#making.delete(key);
+    }
+  }
+
+  /** Ends what is in the making, and waits until nothing of it is left. */
+  async close(reason: Error): Promise<void> {
+    this.#closing.abort(reason);
+    await Promise.allSettled(this.#making.values());
+  }
+
+  async #make(key: string, engine: Engine, boot: BootFiles, shape: Shape): Promise<GenerationManifest> {
+    const context = this.#context;
+    const { vcpus, memoryMib, diskMib, template, files } = shape;
+    const facts: SandboxFacts = {
+      version: 2,
+      sandboxId: newId("sandbox"),
+      teamId: template.teamId,
+      template,
+      vcpus,
+      memoryMib,
+      diskMib,
+      engine: engine.kind,
+      createdAt: new Date().toISOString(),
+    };
+    const { sandboxId } = facts;
+    const holdings = noHoldings(context.layout.sandbox(sandboxId));
+    const progress: Progress = {
+      holdings,
+      journal: { ...facts, state: "creating", slot: null, process: null, origin: null, steps: [] },
+    };
+    const started = performance.now();
+    let manifest: GenerationManifest | null = null;
+    // The journal says `creating` until the end: should this process die, the next one removes the half-made guest.
+    await bringUp(
+      context,
+      engine,
+      {
+        facts,
+        source: { from: "boot", boot },
+        disk: { layers: [], rootfs: files.rootfs, switchingTo: null },
+        keepsOverlay: false,
+        underWay: (held) => ({ ...facts, ...held, state: "creating", origin: null }),
+        fallback: null,
+        lastPause: null,
+        guest: null,
+      },
+      progress,
+      this.#closing.signal,
+      async (running) => {
+        manifest = await this.#freeze(key, progress, running);
+      },
+    );
+    await freeHoldings(context, sandboxId, holdings);
+    await removeDirectory(context, sandboxId);
+    const milliseconds = Math.round(performance.now() - started);
+    context.log.info({ key, vcpus, memoryMib, diskMib, milliseconds }, "made a golden snapshot");
+    return required<GenerationManifest>(manifest, "golden snapshot");
+  }
+
+  async #freeze(key: string, { holdings }: Progress, running: RunningJournal): Promise<GenerationManifest> {
+    const { layout, generations, golden, log } = this.#context;
+    const vm = required(holdings.vm, "VM");
+    const { address } = required(holdings.slot, "slot");
+    await this.#warmUp(address);
+    await syncGuest(address, log);
+    const subject = captureSubject(running, holdings);
+    const draft = await generations.begin();
+    const layer = layout.layer(draft.diskLayer);
+    try {
+      await vm.freeze();
+      const captured = await captureState(this.#context, subject, draft, this.#closing.signal);
+      await keepAsDiskLayer(holdings.files.overlay, layer);
+      await vm.kill();
+      await sealDiskLayer(layer);
+      const manifest = await draft.publish(describeGeneration(subject, draft, captured));
+      await golden.record(key, manifest);
+      return manifest;
+    } catch (error) {
+      await draft.discard();
+      throw error;
+    } finally {
+      draft.unpin();
+    }
+  }
+
+  async #warmUp(address: string): Promise<void> {
+    const { log } = this.#context;
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(warmUpMs)]);
+    for (const script of warmUp) {
+      try {
+        await runInGuest(address, ["/bin/sh", "-c", script], signal);
+      } catch (error) {
+        this.#closing.signal.throwIfAborted();
+        log.warn({ err: error, script }, "a golden snapshot is colder than it could be");
+      }
+    }
+  }
+}

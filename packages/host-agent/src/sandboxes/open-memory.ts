@@ -1,0 +1,78 @@
+/** Makes a VM's memory ready to be mapped or served: blank for a boot, one file where the frozen image is flat, else a pager. */
+import { type GenerationId, type LayerId } from "@wrenn/contract";
+import { makeBlankMemory } from "../engines/blank-memory.ts";
+import type { CgroupMembership } from "../engines/cgroups.ts";
+import type { GuestMemory } from "../engines/engine.ts";
+import type { GenerationManifest } from "../memory/manifest.ts";
+import type { Holdings, SandboxContext } from "./context.ts";
+import type { MemorySource, SandboxFacts } from "./journal.ts";
+
+/** Which way frozen memory comes back: `auto` maps flat images and serves all others. */
+export const memoryChoices = ["auto", "file", "uffd"] as const;
+export type MemoryChoice = (typeof memoryChoices)[number];
+
+export interface MemoryRequest {
+  readonly facts: SandboxFacts;
+  /** Null for a boot. */
+  readonly manifest: GenerationManifest | null;
+  readonly uid: number;
+  readonly cgroup: CgroupMembership;
+}
+
+export interface OpenMemory {
+  /** For the journal. */
+  readonly source: MemorySource;
+  /** For the engine. */
+  readonly guest: GuestMemory;
+}
+
+/** @throws WrennError `snapshot_damaged`, or of the pager's start */
+export async function openMemory(
+  context: SandboxContext,
+  request: MemoryRequest,
+  holdings: Holdings,
+  signal: AbortSignal,
+): Promise<OpenMemory> {
+  const { facts, manifest } = request;
+  const { files } = holdings;
+  if (manifest === null) {
+    await makeBlankMemory(files.blankMemory, facts.memoryMib);
+    return mapped(null, null, files.blankMemory);
+  }
+  const flat = await flatImage(context, manifest, signal);
+  const [layer] = flat.memory.layers;
+  if (flat.memory.flat && layer !== undefined && context.memoryChoice !== "uffd") {
+    await context.generations.verifyOnce(flat);
+    return mapped(layer, flat.id, context.layout.layer(layer).memory);
+  }
+  const generation = context.layout.generation(flat.id);
+  const pager = await context.pager.start(
+    {
+      files,
+      uid: request.uid,
+      header: generation.header(flat.memory.header),
+      workingSet: generation.workingSet,
+      cgroupProcsFiles: request.cgroup.procsFiles,
+    },
+    signal,
+  );
+  holdings.pager = pager;
+  return {
+    source: { backend: "uffd", mapped: null, pager, parent: flat.id },
+    guest: { backend: "uffd", socket: files.pagerSocket },
+  };
+}
+
+/** The same state, folded first where this host cannot serve pages, or is told not to. */
+async function flatImage(
+  context: SandboxContext,
+  manifest: GenerationManifest,
+  signal: AbortSignal,
+): Promise<GenerationManifest> {
+  const mustBeFlat = context.memoryChoice === "file" || !context.servesPages;
+  return manifest.memory.flat || !mustBeFlat ? manifest : context.folds.fold(manifest.id, signal);
+}
+
+function mapped(layer: LayerId | null, parent: GenerationId | null, path: string): OpenMemory {
+  return { source: { backend: "file", mapped: layer, pager: null, parent }, guest: { backend: "file", path } };
+}

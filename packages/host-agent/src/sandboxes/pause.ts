@@ -1,0 +1,81 @@
+/**
+ * Pauses a sandbox: its whole state becomes a generation, then everything else of it is freed. The journal that says `paused` is the
+ * commit: whatever fails before it leaves the VM running and the older generation as it was; nothing after it undoes it.
+ */
+import { runSteps, tryAll } from "@wrenn/system";
+import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
+import { captureState, type CapturedState, describeGeneration } from "./capture.ts";
+import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
+import { asDiskError } from "./disk-errors.ts";
+import { freeHoldings, removeOverlays } from "./free.ts";
+import { syncGuest } from "./guest-client.ts";
+import { factsOf, type PausedJournal, type RunningJournal } from "./journal.ts";
+import { captureSubject } from "./running.ts";
+import { StepClock } from "./step-clock.ts";
+
+export async function pauseSandbox(
+  context: SandboxContext,
+  entry: SandboxEntry,
+  running: RunningJournal,
+  signal: AbortSignal,
+): Promise<void> {
+  const { layout, generations } = context;
+  const { holdings } = entry;
+  const subject = captureSubject(running, holdings);
+  const vm = required(holdings.vm, "VM");
+  const draft = await generations.begin();
+  const clock = new StepClock(signal);
+  const layer = layout.layer(draft.diskLayer);
+  let captured: CapturedState | null = null;
+  try {
+    await runSteps(
+      [
+        { name: "sync the guest", run: () => syncGuest(required(holdings.slot, "slot").address, context.log) },
+        { name: "freeze", run: () => vm.freeze(), undo: () => vm.thaw() },
+        {
+          name: "capture the memory",
+          run: async () => {
+            captured = await captureState(context, subject, draft, signal);
+          },
+          undo: () => draft.discard(),
+        },
+        { name: "keep the disk", run: () => keepAsDiskLayer(holdings.files.overlay, layer) },
+        {
+          name: "publish",
+          run: () => draft.publish(describeGeneration(subject, draft, required(captured, "captured memory"))),
+        },
+        {
+          name: "commit",
+          run: async () => {
+            const paused: PausedJournal = {
+              ...factsOf(running),
+              state: "paused",
+              generation: draft.id,
+              pausedAt: new Date().toISOString(),
+              steps: clock.timings,
+            };
+            await record(context, entry, paused);
+          },
+          // The journal may be there although writing it failed at its last sync.
+          undo: () => record(context, entry, running),
+        },
+      ].map((step) => clock.step(step)),
+    );
+  } catch (error) {
+    throw asDiskError(error);
+  } finally {
+    draft.unpin();
+  }
+  entry.gone.abort();
+  context.log.info({ sandboxId: running.sandboxId, generation: draft.id, steps: clock.timings }, "paused");
+  try {
+    await tryAll([
+      { name: "free what it held", run: () => freeHoldings(context, running.sandboxId, holdings) },
+      { name: "seal the disk's layer", run: () => sealDiskLayer(layer) },
+      { name: "remove the overlay", run: () => removeOverlays(holdings.files) },
+    ]);
+  } catch (error) {
+    // It is paused all the same. What is left is freed by the resume, the destroy, or the next start.
+    context.log.error({ sandboxId: running.sandboxId, err: error }, "could not free everything of a paused sandbox");
+  }
+}

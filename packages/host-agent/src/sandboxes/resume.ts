@@ -1,0 +1,38 @@
+/** Resumes a paused sandbox in a new slot. Its generation stays: what the VM writes goes to a new overlay, and memory is mapped or copied. */
+import type { Engine } from "../engines/engine.ts";
+import { bringUp } from "./bring-up.ts";
+import { reachable, record, type SandboxContext, type SandboxEntry } from "./context.ts";
+import { freeHoldings } from "./free.ts";
+import { factsOf, type PausedJournal } from "./journal.ts";
+
+export async function resumeSandbox(
+  context: SandboxContext,
+  engine: Engine,
+  entry: SandboxEntry,
+  paused: PausedJournal,
+  accessToken: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { generation, pausedAt, sandboxId } = paused;
+  const manifest = await context.generations.read(generation);
+  // What the pause could not free.
+  await freeHoldings(context, sandboxId, entry.holdings);
+  await bringUp(
+    context,
+    engine,
+    {
+      facts: factsOf(paused),
+      source: { from: "frozen", manifest },
+      disk: { ...manifest.disk, switchingTo: null },
+      keepsOverlay: false,
+      underWay: (held) => ({ ...factsOf(paused), ...held, state: "resuming", generation, pausedAt }),
+      fallback: paused,
+      lastPause: generation,
+      guest: { sandboxId, accessToken, frozen: { accessToken }, envs: null, dns: context.dns },
+    },
+    entry,
+    signal,
+    (running) => record(context, entry, running),
+  );
+  entry.gone = reachable();
+}
