@@ -216,6 +216,8 @@ export const intervals = {
   tunnelIdle: 60_000,
   /** A watch on which nothing happens says so this often, so that nobody on the way takes it for dead. */
   watchKeepAlive: 20_000,
+  /** Between two looks for frozen states that nothing needs any more. */
+  garbage: 2_000,
   /** A network slot that could not be made or removed is tried again after this. */
   slotRetry: 15_000,
   /** The host's rules for slots are put back within this time after another program flushed them. */

@@ -1,10 +1,11 @@
 /** What the operator chooses for a host agent, by environment variables. Everything has a default. */
 import { isIP } from "node:net";
 import path from "node:path";
-import { WrennError } from "@wrenn/contract";
+import { generationLimits, WrennError } from "@wrenn/contract";
 import { defaultWrennDir, type LogLevel, logLevels } from "@wrenn/system";
 import { z } from "zod";
 import { engineChoices } from "./engines/engines.ts";
+import { type MemoryChoice, memoryChoices } from "./sandboxes/open-memory.ts";
 
 /** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */
 const publicResolvers = "1.1.1.1,8.8.8.8";
@@ -14,6 +15,8 @@ const environmentSchema = z.object({
   WRENN_SLOT_CIDR: z.string().optional(),
   WRENN_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
   WRENN_ENGINE: z.enum(engineChoices).default("auto"),
+  WRENN_MEMORY: z.enum(memoryChoices).default("auto"),
+  WRENN_GOLDEN_BYTES: z.coerce.number().int().min(0).default(generationLimits.goldenBytes),
   WRENN_QEMU_BIN: z.string().min(1).optional(),
   WRENN_DNS: z
     .string()
@@ -32,6 +35,10 @@ export interface HostAgentConfig {
   readonly slotCidr: string | undefined;
   readonly slotPoolSize: number;
   readonly engine: (typeof engineChoices)[number];
+  /** How frozen memory comes back. */
+  readonly memory: MemoryChoice;
+  /** What golden snapshots may take up of the disk. */
+  readonly goldenBytes: number;
   readonly qemu: string | undefined;
   readonly dns: readonly string[];
   readonly logLevel: LogLevel;
@@ -50,6 +57,8 @@ export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgent
     slotCidr: env.WRENN_SLOT_CIDR,
     slotPoolSize: env.WRENN_SLOT_POOL,
     engine: env.WRENN_ENGINE,
+    memory: env.WRENN_MEMORY,
+    goldenBytes: env.WRENN_GOLDEN_BYTES,
     qemu: env.WRENN_QEMU_BIN,
     dns: env.WRENN_DNS,
     logLevel: env.WRENN_LOG_LEVEL,

@@ -18,7 +18,10 @@ export async function prepareDirectories(layout: Layout): Promise<void> {
   await mkdir(layout.root, { recursive: true });
   await mkdir(layout.sandboxes, { recursive: true, mode: passable });
   await mkdir(layout.run, { recursive: true, mode: passable });
-  for (const directory of [layout.root, layout.sandboxes, layout.run]) await allowPassing(directory);
+  // Engines pass through to the layers of disks that they are told of, and reach nothing else of what is frozen.
+  await mkdir(layout.layers, { recursive: true, mode: passable });
+  for (const directory of [layout.generations, layout.golden]) await mkdir(directory, { recursive: true, mode: 0o700 });
+  for (const directory of [layout.root, layout.sandboxes, layout.run, layout.layers]) await allowPassing(directory);
   await assertReachable(path.dirname(layout.root));
 }
 

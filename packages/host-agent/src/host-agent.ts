@@ -6,15 +6,25 @@ import type { BaseLogger } from "pino";
 import type { HostAgentConfig } from "./config.ts";
 import { prepareDirectories } from "./directories.ts";
 import { findBootFiles } from "./disks/boot-files.ts";
+import { flattenDisk } from "./disks/qcow2.ts";
 import { Cgroups } from "./engines/cgroups.ts";
 import { Engines } from "./engines/engines.ts";
 import { readHostFacts } from "./host.ts";
 import { lockInstance } from "./instance-lock.ts";
+import { GarbageCollector } from "./memory/collect.ts";
+import { FoldQueue } from "./memory/fold.ts";
+import { Generations } from "./memory/generations.ts";
+import { GoldenRecords } from "./memory/golden.ts";
+import { PagerProgram } from "./memory/pager.ts";
+import { servesPages } from "./memory/serves-pages.ts";
 import { defaultSlotCidr, instanceTag, SlotPool } from "./network/slot-pool.ts";
 import { listen } from "./rpc/server.ts";
 import { Admission } from "./sandboxes/admission.ts";
 import { takeInventory } from "./sandboxes/adopt.ts";
+import type { SandboxContext } from "./sandboxes/context.ts";
+import { Garbage } from "./sandboxes/garbage.ts";
 import { Sandboxes } from "./sandboxes/sandboxes.ts";
+import { Snapshots } from "./sandboxes/snapshots.ts";
 import { Tunnels } from "./tunnel/tunnel.ts";
 
 export interface HostAgent {
@@ -53,12 +63,42 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     qemu: config.qemu,
     bootFiles: () => findBootFiles(layout),
   });
-  const admission = new Admission(layout);
-  const context = { layout, engines, slots, cgroups, admission, dns: config.dns, log };
+  const pager = new PagerProgram(layout);
+  const generations = await Generations.open(layout, pager);
+  const golden = new GoldenRecords(layout, config.goldenBytes);
+  const folds = new FoldQueue({ generations, pager, flattenDisk, log });
+  const garbage = new Garbage({
+    layout,
+    golden,
+    collector: new GarbageCollector(generations, log),
+    // A journal that cannot be read may need anything.
+    journals: () => (inventory.isComplete ? sandboxes.roots() : null),
+    log,
+  });
+  const context: SandboxContext = {
+    layout,
+    engines,
+    slots,
+    cgroups,
+    admission: new Admission(layout),
+    generations,
+    pager,
+    golden,
+    folds,
+    memoryChoice: config.memory,
+    servesPages: await servesPages(),
+    suspectGarbage: () => {
+      garbage.suspect();
+    },
+    dns: config.dns,
+    log,
+  };
   const [sandboxes] = await Promise.all([Sandboxes.open(context, inventory), chooseEngine(engines, log)]);
+  const snapshots = new Snapshots(context, sandboxes);
+  garbage.suspect();
 
   const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
-  const server = await listen(layout.hostAgentSocket, { sandboxes, layout, hostFacts, log });
+  const server = await listen(layout.hostAgentSocket, { sandboxes, snapshots, layout, hostFacts, log });
   const tunnels = new Tunnels(sandboxes, log);
   server.on("connect", tunnels.accept);
   log.info({ socket: layout.hostAgentSocket }, "listening");
@@ -68,6 +108,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
       log.info({ openTunnels: tunnels.open }, "closing");
       server.close();
       await sandboxes.close(deadlines.hostAgentDrain);
+      await garbage.close();
+      await folds.close();
       server.closeAllConnections();
       await tryAll([
         { name: "close the pool of slots", run: () => slots.close() },

@@ -4,10 +4,13 @@ import path from "node:path";
 import {
   type BootManifest,
   bootManifestSchema,
+  type GenerationId,
   platformTeamId,
   type TeamId,
+  parseUuid,
   type TemplateId,
-  baseTemplateSchema,
+  type TemplateManifest,
+  templateManifestSchema,
   WrennError,
 } from "@wrenn/contract";
 import { isMissingFile, type Layout, readJson } from "@wrenn/system";
@@ -21,10 +24,17 @@ export interface BootFiles {
 }
 
 export interface TemplateFiles {
+  readonly type: "base";
   /** Absolute path of the raw root filesystem. */
   readonly rootfs: string;
   /** The least size of a disk over it. */
   readonly diskMib: number;
+}
+
+/** A template that is a sandbox's frozen state. */
+export interface SnapshotFiles {
+  readonly type: "snapshot";
+  readonly generation: GenerationId;
 }
 
 /** @throws WrennError `boot_files_missing` */
@@ -41,20 +51,23 @@ export async function findBootFiles(layout: Layout): Promise<BootFiles> {
 }
 
 /**
- * Finds a template and makes its root filesystem readable by engines, and by them only.
+ * Finds a template and makes the root filesystem of a base template readable by engines, and by them only.
  * @throws WrennError `template_not_found`, or `boot_files_missing` when a built-in template or a template's file is not there
  */
-export async function findTemplate(layout: Layout, team: TeamId, template: TemplateId): Promise<TemplateFiles> {
+export async function findTemplate(layout: Layout, team: TeamId, template: TemplateId): Promise<TemplateFiles | SnapshotFiles> {
   const files = layout.template(team, template);
-  const manifest = await readManifest(files.manifest, baseTemplateSchema);
+  const manifest = await readManifest<TemplateManifest>(files.manifest, templateManifestSchema);
   if (manifest === null) throw team === platformTeamId ? missing(files.manifest) : new WrennError("template_not_found");
+  if ("generation" in manifest) {
+    return { type: "snapshot", generation: parseUuid("generation", manifest.generation) };
+  }
   const rootfs = files.rootfs(manifest.rootfs);
   await assertThere(rootfs);
   for (const directory of [path.dirname(files.directory), path.dirname(path.dirname(files.directory))]) {
     await hideNames(directory);
   }
   await restrictToEngines(rootfs);
-  return { rootfs, diskMib: manifest.diskMib };
+  return { type: "base", rootfs, diskMib: manifest.diskMib };
 }
 
 /** Which teams and templates there are is nobody's business who can only pass through. */

@@ -134,10 +134,9 @@ async function clearUp(context: InventoryContext, journal: Journal): Promise<Pau
     await removeOverlays(files);
     return paused;
   }
-  const entry = { journal: await asDead(layout, journal) };
-  await writeJournal(layout, entry.journal);
-  await settleDiskSwitch(context, entry, files);
-  return entry.journal;
+  const dead = await asDead(layout, journal);
+  await writeJournal(layout, dead);
+  return settleDiskSwitch(layout, dead, files);
 }
 
 async function asDead(
@@ -175,9 +174,7 @@ export async function adoptSandbox(
   try {
     const vm = await adoptVm(journal.process, holdings.files);
     holdings.vm = vm;
-    const adopted = { journal };
-    await settleDiskSwitch(context, adopted, holdings.files);
-    entry.journal = adopted.journal;
+    entry.journal = await settleDiskSwitch(context.layout, journal, holdings.files);
     if (await vm.isFrozen()) {
       context.log.warn({ sandboxId: journal.sandboxId }, "found frozen: an operation was cut short, and it goes on");
       await vm.thaw();

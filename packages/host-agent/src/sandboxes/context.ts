@@ -26,6 +26,10 @@ export interface SandboxContext {
   readonly golden: GoldenRecords;
   readonly folds: FoldQueue;
   readonly memoryChoice: MemoryChoice;
+  /** Whether this host lets a pager serve the memory of a VM without privileges. */
+  readonly servesPages: boolean;
+  /** Frozen states may be needed no more. */
+  readonly suspectGarbage: () => void;
   /** Resolvers that guests are given. */
   readonly dns: readonly string[];
   readonly log: BaseLogger;

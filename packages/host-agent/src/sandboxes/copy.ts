@@ -5,24 +5,20 @@
 import { runSteps } from "@wrenn/system";
 import { createOverlay, keepAsDiskLayer, removeOverlay } from "../disks/qcow2.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
-import { captureState, type CapturedState, describeGeneration } from "./capture.ts";
+import type { MemoryImage } from "../memory/pager.ts";
+import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
 import { asDiskError } from "./disk-errors.ts";
 import { settleDiskSwitch } from "./disk-switch.ts";
 import { syncGuest } from "./guest-client.ts";
+import { type HeldGeneration } from "./held-generation.ts";
 import type { RunningJournal } from "./journal.ts";
-import { captureSubject } from "./running.ts";
 import { StepClock } from "./step-clock.ts";
-
-/** A generation that garbage collection leaves alone until it is let go of. */
-export interface HeldGeneration {
-  readonly manifest: GenerationManifest;
-  letGo(): void;
-}
 
 export async function copyRunning(
   context: SandboxContext,
-  entry: SandboxEntry & { journal: RunningJournal },
+  entry: SandboxEntry,
+  running: RunningJournal,
   signal: AbortSignal,
 ): Promise<HeldGeneration> {
   const { layout, generations } = context;
@@ -30,13 +26,21 @@ export async function copyRunning(
   const { files } = holdings;
   const vm = required(holdings.vm, "VM");
   const { uid, address } = required(holdings.slot, "slot");
-  const running = entry.journal;
   const subject = captureSubject(running, holdings);
   const draft = await generations.begin();
   const layer = layout.layer(draft.diskLayer);
   const clock = new StepClock(signal);
-  let captured: CapturedState | null = null;
-  const settle = (): Promise<void> => settleDiskSwitch(context, entry, files);
+  let memory: MemoryImage | null = null;
+  let manifest: GenerationManifest | null = null;
+  let journal = running;
+  const note = async (next: RunningJournal): Promise<void> => {
+    await record(context, entry, next);
+    journal = next;
+  };
+  const settle = async (): Promise<void> => {
+    journal = await settleDiskSwitch(layout, journal, files);
+    entry.journal = journal;
+  };
   try {
     await runSteps(
       [
@@ -56,13 +60,13 @@ export async function copyRunning(
         },
         {
           name: "journal the switch",
-          run: () => record(context, entry, { ...running, disk: { ...running.disk, switchingTo: draft.diskLayer } }),
+          run: () => note({ ...journal, disk: { ...journal.disk, switchingTo: draft.diskLayer } }),
         },
         { name: "freeze", run: () => vm.freeze(), undo: () => vm.thaw() },
         {
           name: "capture the memory",
           run: async () => {
-            captured = await captureState(context, subject, draft, signal);
+            memory = await captureMemory(context, subject, draft, signal);
           },
         },
         { name: "switch the disk", run: () => vm.switchDisk(files.nextOverlay) },
@@ -70,20 +74,24 @@ export async function copyRunning(
         { name: "settle the disk", run: settle },
         {
           name: "publish",
-          run: () => draft.publish(describeGeneration(subject, draft, required(captured, "captured memory"))),
+          run: async () => {
+            manifest = await draft.publish(contentOf(subject, draft, required(memory, "captured memory")));
+            await keepWorkingSet(context, subject, draft);
+          },
         },
         {
           name: "journal the copy",
-          run: () =>
-            record(context, entry, { ...entry.journal, memory: { ...entry.journal.memory, parent: draft.id } }),
+          run: () => note({ ...journal, memory: { ...journal.memory, parent: draft.id } }),
         },
       ].map((step) => clock.step(step)),
     );
   } catch (error) {
-    await draft.discard();
-    draft.unpin();
+    // Once the disk has been switched, the sandbox needs the layer that its overlay has become. The rest is garbage.
+    const { layers, switchingTo } = journal.disk;
+    if (layers.includes(draft.diskLayer) || switchingTo === draft.diskLayer) draft.release();
+    else await draft.discard();
     throw asDiskError(error);
   }
   context.log.info({ sandboxId: running.sandboxId, generation: draft.id, steps: clock.timings }, "copied");
-  return { manifest: await generations.read(draft.id), letGo: () => draft.unpin() };
+  return { manifest: required<GenerationManifest>(manifest, "generation"), letGo: () => draft.release() };
 }

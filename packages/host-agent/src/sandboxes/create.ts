@@ -89,14 +89,3 @@ export function assertSizes(request: CreateRequest): void {
     }
   }
 }
-
-/** @throws WrennError `invalid_request` when the request asks for another size than the frozen state has */
-export function assertSameSizes(request: CreateRequest, manifest: GenerationManifest): void {
-  for (const name of ["vcpus", "memoryMib", "diskMib"] as const) {
-    if (request[name] === manifest[name]) continue;
-    throw new WrennError("invalid_request", {
-      message: `${name} is ${request[name]}; sandboxes of this snapshot have ${manifest[name]}.`,
-      details: { field: name, expected: manifest[name] },
-    });
-  }
-}

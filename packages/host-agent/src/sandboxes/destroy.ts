@@ -11,6 +11,7 @@ export async function destroySandbox(context: SandboxContext, entry: SandboxEntr
     state: "destroying",
     slot: holdings.slot?.index ?? null,
     process: holdings.process,
+    steps: [],
   };
   entry.journal = destroying;
   try {

@@ -3,24 +3,22 @@
  * what the engine in fact has open, tell which way a switch that was cut short is to be ended.
  */
 import { readdir, rename, stat } from "node:fs/promises";
-import { isMissingFile, syncDirectory, type SandboxLayout } from "@wrenn/system";
+import { isMissingFile, type Layout, type SandboxLayout, syncDirectory } from "@wrenn/system";
 import { removeOverlay, sealDiskLayer } from "../disks/qcow2.ts";
-import { record, type SandboxContext } from "./context.ts";
-import type { DeadJournal, RunningJournal } from "./journal.ts";
+import { type DeadJournal, type RunningJournal, writeJournal } from "./journal.ts";
 
 /**
  * Ends a switch of disks, forwards where the engine writes to the new overlay already, or is gone: then the new overlay over the old
- * one is the same disk. Nothing to do where there is none.
+ * one is the same disk. Resolves with the journal that is then written down.
  */
-export async function settleDiskSwitch(
-  context: Pick<SandboxContext, "layout">,
-  entry: { journal: RunningJournal | DeadJournal },
+export async function settleDiskSwitch<Settled extends RunningJournal | DeadJournal>(
+  layout: Layout,
+  journal: Settled,
   files: SandboxLayout,
-): Promise<void> {
-  const { journal } = entry;
+): Promise<Settled> {
   const { switchingTo, layers } = journal.disk;
-  if (switchingTo === null) return;
-  const layer = context.layout.layer(switchingTo);
+  if (switchingTo === null) return journal;
+  const layer = layout.layer(switchingTo);
   const [next, current, kept] = await Promise.all([inode(files.nextOverlay), inode(files.overlay), inode(layer.disk)]);
   const isRenamed = next === null && current !== kept;
   const isSwitched = next !== null && (journal.state === "dead" || (await hasOpen(journal.process.pid, next)));
@@ -33,7 +31,9 @@ export async function settleDiskSwitch(
   const forwards = isRenamed || isSwitched;
   if (forwards) await sealDiskLayer(layer);
   const disk = { ...journal.disk, layers: forwards ? [switchingTo, ...layers] : layers, switchingTo: null };
-  await record(context, entry, { ...journal, disk });
+  const settled = { ...journal, disk };
+  await writeJournal(layout, settled);
+  return settled;
 }
 
 /** Device and number of a file's inode; null when there is no such file. */

@@ -4,8 +4,8 @@ import path from "node:path";
 import { newId } from "@wrenn/contract";
 import { identifyProcess, isAlive, type Layout, startDaemon, wrennLayout } from "@wrenn/system";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import type { Holdings } from "./context.ts";
-import { endEngine, removeDisk } from "./free.ts";
+import { type Holdings, noHoldings } from "./context.ts";
+import { endEngine, removeOverlays, removeRuntimeFiles } from "./free.ts";
 
 let layout: Layout;
 let holdings: Holdings;
@@ -14,19 +14,21 @@ beforeEach(async () => {
   layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-free-")));
   const files = layout.sandbox(newId("sandbox"));
   await mkdir(files.directory, { recursive: true });
-  holdings = { files, slot: null, vm: null, process: null, memory: null };
+  holdings = noHoldings(files);
 });
 
 afterEach(async () => {
   await rm(layout.root, { recursive: true });
 });
 
-it("removes a disk and a control socket that the engine has replaced by directories", async () => {
-  for (const file of [holdings.files.overlay, holdings.files.qmpSocket]) {
+it("removes disks, sockets and files that the engine has replaced by directories", async () => {
+  const { overlay, nextOverlay, qmpSocket, pagerSocket, deviceState, workingSet } = holdings.files;
+  for (const file of [overlay, nextOverlay, qmpSocket, pagerSocket, deviceState, workingSet]) {
     await mkdir(file);
     await writeFile(path.join(file, "obstacle"), "");
   }
-  await removeDisk(holdings);
+  await removeOverlays(holdings.files);
+  await removeRuntimeFiles(holdings.files);
   await expect(readdir(holdings.files.directory)).resolves.toEqual([]);
 });
 

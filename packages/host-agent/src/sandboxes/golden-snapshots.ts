@@ -2,18 +2,18 @@
  * The frozen states that sandboxes of base templates are started from. The first create of a shape boots a guest, lets it touch what every
  * sandbox needs first, and freezes it; all others of that shape are restored from it.
  */
-import { newId, type TeamId, type TemplateId } from "@wrenn/contract";
+import { type GenerationId, newId, type TeamId, type TemplateId } from "@wrenn/contract";
 import { type BootFiles, findBootFiles, type TemplateFiles } from "../disks/boot-files.ts";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { Engine } from "../engines/engine.ts";
-import type { GenerationManifest } from "../memory/manifest.ts";
+import { goldenKey, type GoldenShape } from "../memory/golden-record.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
-import { captureState, describeGeneration } from "./capture.ts";
+import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
 import { runInGuest, syncGuest } from "./guest-client.ts";
+import { type HeldGeneration, holdGeneration } from "./held-generation.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
-import { captureSubject } from "./running.ts";
 
 /** What decides which golden snapshot fits a create. */
 export interface Shape {
@@ -35,24 +35,26 @@ export class GoldenSnapshots {
   readonly #context: SandboxContext;
   readonly #closing = new AbortController();
   /** Those in the making, by key: creates of the same shape wait together. */
-  readonly #making = new Map<string, Promise<GenerationManifest>>();
+  readonly #making = new Map<string, Promise<GenerationId>>();
 
   constructor(context: SandboxContext) {
     this.#context = context;
   }
 
   /** Resolves with the frozen state to restore; makes it first where there is none. The caller going away does not end that. */
-  async ensure(engine: Engine, shape: Shape): Promise<GenerationManifest> {
-    const { golden } = this.#context;
+  async ensure(engine: Engine, shape: Shape): Promise<HeldGeneration> {
     const boot = await findBootFiles(this.#context.layout);
     const machine = await engine.identify(shape);
-    const key = golden.key({ ...shape, rootfs: shape.files.rootfs, boot, machine });
-    const known = await golden.find(key);
+    const { vcpus, memoryMib, diskMib, files } = shape;
+    const { kernel, initramfs } = boot;
+    const frozen: GoldenShape = { rootfs: files.rootfs, kernel, initramfs, vcpus, memoryMib, diskMib, machine };
+    const known = await this.#find(frozen);
     if (known !== null) return known;
-    const making = this.#making.get(key) ?? this.#make(key, engine, boot, shape);
+    const key = goldenKey(frozen);
+    const making = this.#making.get(key) ?? this.#make(frozen, engine, boot, shape);
     this.#making.set(key, making);
     try {
-      return await making;
+      return await holdGeneration(this.#context.generations, await making);
     } finally {
       this.#making.delete(key);
     }
@@ -64,7 +66,23 @@ export class GoldenSnapshots {
     await Promise.allSettled(this.#making.values());
   }
 
-  async #make(key: string, engine: Engine, boot: BootFiles, shape: Shape): Promise<GenerationManifest> {
+  /** A golden snapshot is a cache: one that is damaged is forgotten, and made anew. */
+  async #find(shape: GoldenShape): Promise<HeldGeneration | null> {
+    const { golden, generations, log } = this.#context;
+    const record = await golden.find(shape);
+    if (record === null) return null;
+    try {
+      const held = await holdGeneration(generations, record.generation);
+      await golden.touch(record.key);
+      return held;
+    } catch (error) {
+      log.error({ key: record.key, err: error }, "a golden snapshot cannot be used, and is made anew");
+      await golden.forget(record.key);
+      return null;
+    }
+  }
+
+  async #make(frozen: GoldenShape, engine: Engine, boot: BootFiles, shape: Shape): Promise<GenerationId> {
     const context = this.#context;
     const { vcpus, memoryMib, diskMib, template, files } = shape;
     const facts: SandboxFacts = {
@@ -85,7 +103,7 @@ export class GoldenSnapshots {
       journal: { ...facts, state: "creating", slot: null, process: null, origin: null, steps: [] },
     };
     const started = performance.now();
-    let manifest: GenerationManifest | null = null;
+    let id: GenerationId | null = null;
     // The journal says `creating` until the end: should this process die, the next one removes the half-made guest.
     await bringUp(
       context,
@@ -103,17 +121,17 @@ export class GoldenSnapshots {
       progress,
       this.#closing.signal,
       async (running) => {
-        manifest = await this.#freeze(key, progress, running);
+        id = await this.#freeze(frozen, progress, running);
       },
     );
     await freeHoldings(context, sandboxId, holdings);
     await removeDirectory(context, sandboxId);
     const milliseconds = Math.round(performance.now() - started);
-    context.log.info({ key, vcpus, memoryMib, diskMib, milliseconds }, "made a golden snapshot");
-    return required<GenerationManifest>(manifest, "golden snapshot");
+    context.log.info({ vcpus, memoryMib, diskMib, milliseconds }, "made a golden snapshot");
+    return required<GenerationId>(id, "golden snapshot");
   }
 
-  async #freeze(key: string, { holdings }: Progress, running: RunningJournal): Promise<GenerationManifest> {
+  async #freeze(shape: GoldenShape, { holdings }: Progress, running: RunningJournal): Promise<GenerationId> {
     const { layout, generations, golden, log } = this.#context;
     const vm = required(holdings.vm, "VM");
     const { address } = required(holdings.slot, "slot");
@@ -124,18 +142,18 @@ export class GoldenSnapshots {
     const layer = layout.layer(draft.diskLayer);
     try {
       await vm.freeze();
-      const captured = await captureState(this.#context, subject, draft, this.#closing.signal);
+      const memory = await captureMemory(this.#context, subject, draft, this.#closing.signal);
       await keepAsDiskLayer(holdings.files.overlay, layer);
       await vm.kill();
       await sealDiskLayer(layer);
-      const manifest = await draft.publish(describeGeneration(subject, draft, captured));
-      await golden.record(key, manifest);
-      return manifest;
+      await draft.publish({ ...contentOf(subject, draft, memory), sandboxId: null });
+      await golden.record(shape, draft.id);
+      return draft.id;
     } catch (error) {
       await draft.discard();
       throw error;
     } finally {
-      draft.unpin();
+      draft.release();
     }
   }
 

@@ -4,12 +4,12 @@ import path from "node:path";
 import { minimalTemplateId, newId, platformTeamId } from "@wrenn/contract";
 import { type Layout, wrennLayout } from "@wrenn/system";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { type Journal, journalSchema, readJournals, writeJournal } from "./journal.ts";
+import { factsOf, type Journal, journalSchema, readJournals, type RunningJournal, writeJournal } from "./journal.ts";
 
 let layout: Layout;
 
-const running = (): Journal => ({
-  version: 1,
+const running = (): RunningJournal => ({
+  version: 2,
   sandboxId: newId("sandbox"),
   teamId: platformTeamId,
   template: { teamId: platformTeamId, templateId: minimalTemplateId },
@@ -21,6 +21,10 @@ const running = (): Journal => ({
   state: "running",
   slot: 3,
   process: { pid: 4_711, startTime: "123456", bootId: "0898863d-9e4a-46c5-86fa-4fa7f855bfaf" },
+  machine: { engine: "qemu-tcg", version: "7.2.22", cpu: "max", machine: "microvm" },
+  memory: { backend: "file", mapped: newId("layer"), pager: null, parent: newId("generation") },
+  disk: { layers: [newId("layer"), newId("layer")], rootfs: "/images/rootfs.ext4", switchingTo: null },
+  lastPause: newId("generation"),
   steps: [{ step: "boot", milliseconds: 3_000.5 }],
 });
 
@@ -38,15 +42,24 @@ afterEach(async () => {
 });
 
 it("reads back what was written, in every state", async () => {
-  const { state: _, slot, process, steps, ...facts } = running() as Extract<Journal, { state: "running" }>;
+  const { slot, process, disk, lastPause, steps } = running();
+  const facts = { ...factsOf(running()), steps };
   const death = { code: "guest_panicked", message: "It did.", at: facts.createdAt, consoleTail: "oops" } as const;
-  const journals: Journal[] = [
-    { ...facts, sandboxId: newId("sandbox"), state: "creating", slot: null, process: null },
-    { ...facts, sandboxId: newId("sandbox"), state: "creating", slot, process },
-    { ...facts, sandboxId: newId("sandbox"), state: "running", slot, process, steps },
-    { ...facts, sandboxId: newId("sandbox"), state: "destroying", slot, process: null },
-    { ...facts, sandboxId: newId("sandbox"), state: "dead", slot: null, process: null, steps, death },
-  ];
+  const generation = newId("generation");
+  const pausedAt = facts.createdAt;
+  const nothing = { slot: null, process: null };
+  const journals: Journal[] = (
+    [
+      { ...facts, ...nothing, state: "creating", origin: null },
+      { ...facts, state: "creating", slot, process, origin: generation },
+      running(),
+      { ...facts, state: "paused", generation, pausedAt },
+      { ...facts, state: "resuming", slot, process, generation, pausedAt },
+      { ...facts, state: "destroying", slot, process: null },
+      { ...facts, ...nothing, state: "dead", lastPause: null, disk, death },
+      { ...facts, state: "recovering", slot, process, lastPause, disk, death },
+    ] satisfies Journal[]
+  ).map((journal) => ({ ...journal, sandboxId: newId("sandbox") }));
   for (const journal of journals) await write(journal);
   const inventory = await readJournals(layout);
   expect(inventory.journals).toHaveLength(journals.length);
@@ -58,18 +71,19 @@ it("takes a running sandbox without its process for unreadable", () => {
   expect(journalSchema.safeParse({ ...running(), process: null }).success).toBe(false);
 });
 
-it("tells directories without journal, with half of one, and with another's", async () => {
+it("tells directories without journal from those with half of one or another's, which may not be taken for nothing", async () => {
   const [empty, torn, foreign] = [newId("sandbox"), newId("sandbox"), newId("sandbox")];
   for (const id of [empty, torn, foreign]) await mkdir(layout.sandbox(id).directory, { recursive: true });
-  await writeFile(layout.sandbox(torn).journal, '{"version": 1, "sandb');
+  await writeFile(layout.sandbox(torn).journal, '{"version": 2, "sandb');
   await writeFile(layout.sandbox(foreign).journal, JSON.stringify(running()));
   await mkdir(path.join(layout.sandboxes, "not-an-id"));
   const inventory = await readJournals(layout);
   expect(inventory.journals).toEqual([]);
-  expect(inventory.unreadable.toSorted()).toEqual([empty, torn, foreign].toSorted());
+  expect(inventory.blank).toEqual([empty]);
+  expect(inventory.unreadable.toSorted()).toEqual([torn, foreign].toSorted());
   expect(inventory.foreign).toEqual(["not-an-id"]);
 });
 
 it("finds nothing on a host that never had a sandbox", async () => {
-  await expect(readJournals(layout)).resolves.toEqual({ journals: [], unreadable: [], foreign: [] });
+  await expect(readJournals(layout)).resolves.toEqual({ journals: [], blank: [], unreadable: [], foreign: [] });
 });

@@ -39,38 +39,40 @@ export async function openMemory(
     await makeBlankMemory(files.blankMemory, facts.memoryMib);
     return mapped(null, null, files.blankMemory);
   }
-  const flat = await flatImage(context, manifest, signal);
+  const flat = await flatImage(context, manifest);
   const [layer] = flat.memory.layers;
   if (flat.memory.flat && layer !== undefined && context.memoryChoice !== "uffd") {
-    await context.generations.verifyOnce(flat);
+    await context.generations.verifyOnce(flat, signal);
     return mapped(layer, flat.id, context.layout.layer(layer).memory);
   }
   const generation = context.layout.generation(flat.id);
-  const pager = await context.pager.start(
+  const { identity } = await context.pager.start(
     {
       files,
       uid: request.uid,
       header: generation.header(flat.memory.header),
       workingSet: generation.workingSet,
-      cgroupProcsFiles: request.cgroup.procsFiles,
+      record: files.workingSet,
+      cgroup: request.cgroup,
     },
     signal,
   );
-  holdings.pager = pager;
+  holdings.pager = identity;
   return {
-    source: { backend: "uffd", mapped: null, pager, parent: flat.id },
+    source: { backend: "uffd", mapped: null, pager: identity, parent: flat.id },
     guest: { backend: "uffd", socket: files.pagerSocket },
   };
 }
 
 /** The same state, folded first where this host cannot serve pages, or is told not to. */
 async function flatImage(
-  context: SandboxContext,
+  { memoryChoice, servesPages, folds, generations }: SandboxContext,
   manifest: GenerationManifest,
-  signal: AbortSignal,
 ): Promise<GenerationManifest> {
-  const mustBeFlat = context.memoryChoice === "file" || !context.servesPages;
-  return manifest.memory.flat || !mustBeFlat ? manifest : context.folds.fold(manifest.id, signal);
+  if (manifest.memory.flat || (servesPages && memoryChoice !== "file")) return manifest;
+  folds.add(manifest.id, { flat: true });
+  await folds.idle();
+  return generations.read(manifest.id);
 }
 
 function mapped(layer: LayerId | null, parent: GenerationId | null, path: string): OpenMemory {

@@ -4,13 +4,13 @@
  */
 import { runSteps, tryAll } from "@wrenn/system";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
-import { captureState, type CapturedState, describeGeneration } from "./capture.ts";
+import type { MemoryImage } from "../memory/pager.ts";
+import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
 import { asDiskError } from "./disk-errors.ts";
 import { freeHoldings, removeOverlays } from "./free.ts";
 import { syncGuest } from "./guest-client.ts";
 import { factsOf, type PausedJournal, type RunningJournal } from "./journal.ts";
-import { captureSubject } from "./running.ts";
 import { StepClock } from "./step-clock.ts";
 
 export async function pauseSandbox(
@@ -26,7 +26,7 @@ export async function pauseSandbox(
   const draft = await generations.begin();
   const clock = new StepClock(signal);
   const layer = layout.layer(draft.diskLayer);
-  let captured: CapturedState | null = null;
+  let memory: MemoryImage | null = null;
   try {
     await runSteps(
       [
@@ -35,14 +35,17 @@ export async function pauseSandbox(
         {
           name: "capture the memory",
           run: async () => {
-            captured = await captureState(context, subject, draft, signal);
+            memory = await captureMemory(context, subject, draft, signal);
           },
           undo: () => draft.discard(),
         },
         { name: "keep the disk", run: () => keepAsDiskLayer(holdings.files.overlay, layer) },
         {
           name: "publish",
-          run: () => draft.publish(describeGeneration(subject, draft, required(captured, "captured memory"))),
+          run: async () => {
+            await draft.publish(contentOf(subject, draft, required(memory, "captured memory")));
+            await keepWorkingSet(context, subject, draft);
+          },
         },
         {
           name: "commit",
@@ -64,7 +67,7 @@ export async function pauseSandbox(
   } catch (error) {
     throw asDiskError(error);
   } finally {
-    draft.unpin();
+    draft.release();
   }
   entry.gone.abort();
   context.log.info({ sandboxId: running.sandboxId, generation: draft.id, steps: clock.timings }, "paused");

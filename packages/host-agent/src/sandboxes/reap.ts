@@ -1,24 +1,30 @@
-/** Frees what a dead VM held, at once, and keeps why it died until the sandbox is destroyed. */
+/** Frees what a dead VM held, at once, and keeps its disk and why it died until the sandbox is destroyed or recovered. */
 import type { VmEnd } from "../engines/engine.ts";
 import type { SandboxContext, SandboxEntry } from "./context.ts";
+import { settleDiskSwitch } from "./disk-switch.ts";
 import { freeHoldings } from "./free.ts";
-import { deadJournal, writeJournal } from "./journal.ts";
+import { deadJournal, type DeadJournal, type RunningJournal, writeJournal } from "./journal.ts";
 
-export async function reapSandbox(context: SandboxContext, entry: SandboxEntry, end: VmEnd): Promise<void> {
-  const { journal, holdings } = entry;
-  if (journal.state !== "running") return;
-  const { slot, process } = journal;
+export async function reapSandbox(
+  context: SandboxContext,
+  entry: SandboxEntry,
+  running: RunningJournal,
+  end: VmEnd,
+): Promise<void> {
+  const { holdings } = entry;
+  const { slot, process } = running;
   // First why, then the freeing: a host agent that is killed between the two still knows both.
-  await record({ slot, process });
-  await freeHoldings(context, journal.sandboxId, holdings);
-  await record({ slot: null, process: null });
+  const dead = deadJournal(running, end, { slot, process });
+  await note(dead);
+  await freeHoldings(context, running.sandboxId, holdings);
+  const freed = { ...dead, slot: null, process: null };
+  await note(freed);
+  entry.journal = await settleDiskSwitch(context.layout, freed, holdings.files);
 
-  async function record(held: Parameters<typeof deadJournal>[2]): Promise<void> {
-    if (journal.state !== "running") return;
-    const dead = deadJournal(journal, end, held);
-    entry.journal = dead;
+  async function note(journal: DeadJournal): Promise<void> {
+    entry.journal = journal;
     try {
-      await writeJournal(context.layout, dead);
+      await writeJournal(context.layout, journal);
     } catch (error) {
       context.log.warn({ sandboxId: journal.sandboxId, err: error }, "could not write down a death");
     }

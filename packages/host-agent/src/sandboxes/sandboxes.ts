@@ -1,23 +1,26 @@
 /** The sandboxes of this host, and the operations on them: one at a time for each. */
 import { setTimeout as delay } from "node:timers/promises";
-import { asWrennError, consoleLimits, type RecoverySource, type SandboxId, WrennError } from "@wrenn/contract";
-import { KeyedLock } from "@wrenn/system";
-import { findTemplate } from "../disks/boot-files.ts";
+import { consoleLimits, type RecoverySource, type SandboxId, WrennError } from "@wrenn/contract";
 import { ConsoleLog, type ConsolePart } from "../engines/console-log.ts";
 import type { Engine, VmEnd } from "../engines/engine.ts";
 import { adoptSandbox, type Inventory } from "./adopt.ts";
-import { noHoldings, type OperationKind, reachable, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { copyRunning, type HeldGeneration } from "./copy.ts";
-import { assertSameSizes, assertSizes, type CreateRequest, factsOfRequest, startFrozenCopy } from "./create.ts";
+import type { SandboxContext, SandboxEntry } from "./context.ts";
+import { copyRunning } from "./copy.ts";
+import { assertSizes, type CreateRequest, factsOfRequest, startFrozenCopy } from "./create.ts";
 import { destroySandbox } from "./destroy.ts";
 import { GoldenSnapshots } from "./golden-snapshots.ts";
-import { factsOf, type Journal, type SandboxFacts } from "./journal.ts";
+import { SandboxEntries, settled } from "./entries.ts";
+import { type HeldGeneration, holdGeneration } from "./held-generation.ts";
+import { factsOf, type SandboxFacts } from "./journal.ts";
 import { journalRoots } from "./journal-roots.ts";
+import { describe, type Listing } from "./listing.ts";
+import type { JournalRoots } from "../memory/roots.ts";
 import { pauseSandbox } from "./pause.ts";
 import { reapSandbox } from "./reap.ts";
 import { recoverFromDisk, rollBack } from "./recover.ts";
 import { resumeSandbox } from "./resume.ts";
-import { notRunning } from "./running.ts";
+import { notRunning } from "./not-running.ts";
+import { findOrigin } from "./origin.ts";
 import { watchVm } from "./watch.ts";
 
 /** How bytes reach a running sandbox. */
@@ -36,22 +39,22 @@ export interface Fork {
 export class Sandboxes {
   readonly #context: SandboxContext;
   readonly #golden: GoldenSnapshots;
-  readonly #entries = new Map<SandboxId, SandboxEntry>();
-  readonly #lock = new KeyedLock();
+  readonly #entries: SandboxEntries;
   #closing = false;
 
   private constructor(context: SandboxContext) {
     this.#context = context;
     this.#golden = new GoldenSnapshots(context);
+    this.#entries = new SandboxEntries(context.layout);
   }
 
   /** Takes over what an earlier host agent left. Resolves when each of its VMs is adopted or reaped. */
   static async open(context: SandboxContext, inventory: Inventory): Promise<Sandboxes> {
     const sandboxes = new Sandboxes(context);
-    for (const journal of [...inventory.dead, ...inventory.paused]) sandboxes.#add(journal);
+    for (const journal of [...inventory.dead, ...inventory.paused]) sandboxes.#entries.add(journal);
     await Promise.all(
       inventory.running.map(async (journal) => {
-        const entry = sandboxes.#add(journal);
+        const entry = sandboxes.#entries.add(journal);
         const end = await adoptSandbox(context, entry, journal);
         if (end === null) sandboxes.#watch(entry);
         else await sandboxes.#reap(entry, end);
@@ -65,17 +68,17 @@ export class Sandboxes {
    * Creates a sandbox, or joins its creation, or returns the one there is. A caller who goes away does not end the creation.
    * @throws WrennError of the step that failed; `sandbox_busy` while one of that id is being destroyed
    */
-  async create(request: CreateRequest): Promise<Journal> {
+  async create(request: CreateRequest): Promise<Listing> {
     const existing = await this.#joinCreate(request.sandboxId);
     if (existing !== null) return existing;
     const engine = await this.#engine();
     assertSizes(request);
     // Another call may have begun it meanwhile.
-    if (this.#entries.has(request.sandboxId)) return this.create(request);
+    if (this.#entries.find(request.sandboxId) !== undefined) return this.create(request);
     const facts = factsOfRequest(request, engine);
     return this.#make(facts, async (entry, signal) => {
       const { accessToken, templateAccessToken, envs } = request;
-      const origin = await this.#originOf(request, engine);
+      const origin = await findOrigin(this.#context, this.#golden, engine, request);
       const newcomer = { facts, accessToken, frozenToken: templateAccessToken, envs };
       try {
         await startFrozenCopy(this.#context, engine, origin.manifest, newcomer, entry, signal);
@@ -89,16 +92,16 @@ export class Sandboxes {
    * Freezes a sandbox and frees what it holds. One that is paused already, or being paused, is success.
    * @throws WrennError `sandbox_not_found`, `sandbox_died`, `sandbox_busy`, or of the step that failed: it runs on then
    */
-  async pause(id: SandboxId): Promise<Journal> {
-    const entry = await this.#join(id, "pause");
-    if (entry.journal.state === "paused") return entry.journal;
-    await this.#operate(entry, "pause", async (signal) => {
+  async pause(id: SandboxId): Promise<Listing> {
+    const entry = await this.#entries.join(id, "pause");
+    if (entry.journal.state === "paused") return describe(entry);
+    await this.#entries.operate(entry, "pause", async (signal) => {
       const { journal } = entry;
       if (journal.state !== "running") throw notRunning(journal);
       await pauseSandbox(this.#context, entry, journal, signal);
     });
-    this.#collectGarbage();
-    return entry.journal;
+    this.#context.suspectGarbage();
+    return describe(entry);
   }
 
   /**
@@ -106,25 +109,25 @@ export class Sandboxes {
    * @throws WrennError `sandbox_not_found`, `sandbox_died`, `sandbox_busy`, `snapshot_incompatible`, `snapshot_damaged`, or of the step
    * that failed: it stays paused then
    */
-  async resume(id: SandboxId, accessToken: string): Promise<Journal> {
-    const entry = await this.#join(id, "resume");
-    if (entry.journal.state === "running") return entry.journal;
+  async resume(id: SandboxId, accessToken: string): Promise<Listing> {
+    const entry = await this.#entries.join(id, "resume");
+    if (entry.journal.state === "running") return describe(entry);
     const engine = await this.#engine();
-    await this.#operate(entry, "resume", async (signal) => {
+    await this.#entries.operate(entry, "resume", async (signal) => {
       const { journal } = entry;
       if (journal.state !== "paused") throw notRunning(journal);
       await resumeSandbox(this.#context, engine, entry, journal, accessToken, signal);
     });
     this.#watch(entry);
-    return entry.journal;
+    return describe(entry);
   }
 
   /** @throws WrennError `sandbox_not_found`, `recovery_unavailable`, `sandbox_busy`, or of the step that failed */
-  async recover(id: SandboxId, source: RecoverySource, accessToken: string): Promise<Journal> {
-    const entry = await this.#join(id, "recover");
-    if (entry.journal.state === "running") return entry.journal;
+  async recover(id: SandboxId, source: RecoverySource, accessToken: string): Promise<Listing> {
+    const entry = await this.#entries.join(id, "recover");
+    if (entry.journal.state === "running") return describe(entry);
     const engine = await this.#engine();
-    await this.#operate(entry, "recover", async (signal) => {
+    await this.#entries.operate(entry, "recover", async (signal) => {
       const { journal } = entry;
       if (journal.state !== "dead") throw new WrennError("recovery_unavailable", { message: "The sandbox has not died." });
       if (source === "disk") return recoverFromDisk(this.#context, engine, entry, journal, accessToken, signal);
@@ -132,22 +135,23 @@ export class Sandboxes {
       await resumeSandbox(this.#context, engine, entry, paused, accessToken, signal);
     });
     this.#watch(entry);
-    return entry.journal;
+    return describe(entry);
   }
 
   /**
    * Makes copies of a running or paused sandbox: all of them, or none. The copies of a running one share the moment they were taken.
    * @param knownToken what the source's guest demands
    */
-  async fork(id: SandboxId, knownToken: string, forks: readonly Fork[]): Promise<Journal[]> {
+  async fork(id: SandboxId, knownToken: string, forks: readonly Fork[]): Promise<Listing[]> {
     const engine = await this.#engine();
+    const original = factsOf(this.#entries.require(id).journal);
     const source = await this.freeze(id, "fork");
     const { manifest } = source;
     const started = forks.map(async ({ sandboxId, accessToken }) => {
       const existing = await this.#joinCreate(sandboxId);
       if (existing !== null) return existing;
       const createdAt = new Date().toISOString();
-      const facts: SandboxFacts = { ...factsOf(this.#require(id).journal), sandboxId, createdAt, engine: engine.kind };
+      const facts: SandboxFacts = { ...original, sandboxId, createdAt, engine: engine.kind };
       const newcomer = { facts, accessToken, frozenToken: knownToken, envs: null };
       return this.#make(facts, (entry, signal) =>
         startFrozenCopy(this.#context, engine, manifest, newcomer, entry, signal),
@@ -163,12 +167,12 @@ export class Sandboxes {
 
   /** The present state of a running or paused sandbox as a generation, which stays until it is let go of. */
   async freeze(id: SandboxId, kind: "fork" | "snapshot"): Promise<HeldGeneration> {
-    const entry = this.#require(id);
+    const entry = this.#entries.require(id);
     let frozen: HeldGeneration | undefined;
-    await this.#operate(entry, kind, async (signal) => {
+    await this.#entries.operate(entry, kind, async (signal) => {
       const { journal } = entry;
       if (journal.state === "running") frozen = await copyRunning(this.#context, entry, journal, signal);
-      else if (journal.state === "paused") frozen = await this.#context.generations.hold(journal.generation);
+      else if (journal.state === "paused") frozen = await holdGeneration(this.#context.generations, journal.generation);
       else throw notRunning(journal);
     });
     if (frozen === undefined) throw new WrennError("internal");
@@ -180,7 +184,7 @@ export class Sandboxes {
    * @throws WrennError `sandbox_not_found`, or of what could not be freed: the next destroy goes on from there
    */
   async destroy(id: SandboxId): Promise<void> {
-    const entry = this.#require(id);
+    const entry = this.#entries.require(id);
     while (entry.operation !== null) {
       const { kind, done, abort } = entry.operation;
       if (kind === "destroy") {
@@ -192,13 +196,126 @@ export class Sandboxes {
       );
       await settled(done);
     }
-    if (!this.#entries.has(id)) return;
-    await this.#operate(entry, "destroy", async () => {
+    if (this.#entries.find(id) !== entry) return;
+    await this.#entries.operate(entry, "destroy", async () => {
       entry.gone.abort();
       await destroySandbox(this.#context, entry);
-      this.#entries.delete(id);
+      this.#entries.remove(entry);
     });
-    this.#collectGarbage();
+    this.#context.suspectGarbage();
     this.#context.log.info({ sandboxId: id }, "destroyed");
+  }
+
+  /** @throws WrennError `sandbox_not_found` */
+  get(id: SandboxId): Listing {
+    return describe(this.#entries.require(id));
+  }
+
+  list(): Listing[] {
+    return this.#entries.all().map((entry) => describe(entry));
+  }
+
+  /**
+   * What the guest has printed on its console from an offset on, also of one that is being created or has died.
+   * @throws WrennError `sandbox_not_found`
+   */
+  async readConsole(id: SandboxId, offset: number): Promise<ConsolePart> {
+    const { holdings } = this.#entries.require(id);
+    await holdings.vm?.drainConsole();
+    return new ConsoleLog(holdings.files.consoleLog).read(offset, consoleLimits.answerBytes);
+  }
+
+  /** @throws WrennError `sandbox_not_found`, or why it cannot be reached */
+  reach(id: SandboxId): Reach {
+    const { journal, holdings, gone } = this.#entries.require(id);
+    if (journal.state !== "running" || holdings.slot === null || gone.signal.aborted) throw notRunning(journal);
+    return { address: holdings.slot.address, gone: gone.signal };
+  }
+
+  /** What all of them keep from being garbage. */
+  roots(): JournalRoots[] {
+    return this.#entries.all().map(({ journal }) => journalRoots(journal));
+  }
+
+  /** Lets operations finish for a while, aborts the rest, and lets go of the VMs, which keep running. */
+  async close(graceMs: number): Promise<void> {
+    this.#closing = true;
+    const operations = this.#entries.all().flatMap(({ operation }) => operation ?? []);
+    await Promise.race([
+      Promise.all(operations.map(({ done }) => settled(done))),
+      delay(graceMs, undefined, { ref: false }),
+    ]);
+    const reason = new WrennError("shutting_down");
+    for (const { kind, abort } of operations) if (kind !== "destroy" && kind !== "reap") abort.abort(reason);
+    await Promise.all([...operations.map(({ done }) => settled(done)), this.#golden.close(reason)]);
+    await Promise.all(this.#entries.all().map(async ({ holdings }) => holdings.vm?.detach()));
+    for (const { gone } of this.#entries.all()) gone.abort();
+  }
+
+  /** Makes a new entry by an operation; nothing of it stays when that fails, unless something resists. */
+  async #make(
+    facts: SandboxFacts,
+    start: (entry: SandboxEntry, signal: AbortSignal) => Promise<void>,
+  ): Promise<Listing> {
+    const { sandboxId } = facts;
+    const entry = this.#entries.add({ ...facts, state: "creating", slot: null, process: null, origin: null, steps: [] });
+    await this.#entries.operate(entry, "create", async (signal) => {
+      try {
+        await start(entry, signal);
+        this.#watch(entry);
+      } catch (error) {
+        this.#context.log.warn({ sandboxId, err: error }, "creation failed");
+        // Kept only when something resisted its undo: a destroy then tries again.
+        if (entry.journal.state === "creating") this.#entries.remove(entry);
+        throw error;
+      }
+    });
+    const steps = entry.journal.steps;
+    this.#context.log.info({ sandboxId, engine: facts.engine, steps }, "created");
+    return describe(entry);
+  }
+
+  /** The sandbox of that id, if there is or will be one. */
+  async #joinCreate(id: SandboxId): Promise<Listing | null> {
+    const existing = this.#entries.find(id);
+    if (existing === undefined) return null;
+    if (existing.operation?.kind === "destroy") {
+      throw new WrennError("sandbox_busy", { message: "The sandbox is being destroyed." });
+    }
+    if (existing.operation?.kind === "create") await existing.operation.done;
+    if (existing.journal.state !== "destroying") return describe(existing);
+    throw new WrennError("sandbox_busy", { message: "The sandbox is half destroyed: destroy it again." });
+  }
+
+  async #engine(): Promise<Engine> {
+    if (this.#closing) throw new WrennError("shutting_down");
+    return this.#context.engines.current();
+  }
+
+  #watch(entry: SandboxEntry): void {
+    const { vm } = entry.holdings;
+    const awaitEnd = async (): Promise<void> => {
+      const end = await watchVm(this.#context.pager, entry.holdings);
+      // The operation under way may be writing down that the VM runs, or freeing it; what it leaves is what counts.
+      while (entry.operation !== null) await settled(entry.operation.done);
+      const known = this.#entries.find(entry.journal.sandboxId) === entry && entry.holdings.vm === vm;
+      if (known) await this.#reap(entry, end);
+    };
+    void awaitEnd();
+  }
+
+  /** Never rejects: what could not be freed is logged, stays in the journal, and is freed by the destroy or the next start. */
+  async #reap(entry: SandboxEntry, end: VmEnd): Promise<void> {
+    const { sandboxId } = entry.journal;
+    this.#context.log.warn({ sandboxId, code: end.code, reason: end.message }, "died");
+    try {
+      await this.#entries.operate(entry, "reap", async () => {
+        entry.gone.abort();
+        const { journal } = entry;
+        if (journal.state === "running") await reapSandbox(this.#context, entry, journal, end);
+      });
+    } catch (error) {
+      this.#context.log.error({ sandboxId, err: error }, "could not free everything of a dead sandbox");
+    }
   }
 }

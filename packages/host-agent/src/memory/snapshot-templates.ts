@@ -2,6 +2,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import path from "node:path";
 import {
+  type GenerationId,
   parseUuid,
   type SnapshotTemplate,
   snapshotTemplateSchema,
@@ -12,7 +13,8 @@ import {
 import { isMissingFile, type Layout, readJson, syncDirectory, writeJsonDurably } from "@wrenn/system";
 import { passable } from "../directories.ts";
 
-export interface KeptSnapshot extends SnapshotTemplate {
+export interface KeptSnapshot extends Omit<SnapshotTemplate, "generation"> {
+  readonly generation: GenerationId;
   readonly teamId: TeamId;
   readonly templateId: TemplateId;
 }
@@ -20,7 +22,9 @@ export interface KeptSnapshot extends SnapshotTemplate {
 /** Null when there is no snapshot template of that id. */
 export async function findSnapshot(layout: Layout, teamId: TeamId, templateId: TemplateId): Promise<KeptSnapshot | null> {
   const parsed = snapshotTemplateSchema.safeParse(await readJson(layout.template(teamId, templateId).manifest));
-  return parsed.success ? { ...parsed.data, teamId, templateId } : null;
+  if (!parsed.success) return null;
+  const { generation, sizeBytes } = parsed.data;
+  return { generation: parseUuid("generation", generation), sizeBytes, teamId, templateId };
 }
 
 export async function keepSnapshot(layout: Layout, snapshot: KeptSnapshot): Promise<void> {

@@ -1,13 +1,6 @@
-/** What operations on a running VM have to know of it. */
+/** Refusals of what only a running sandbox can do. */
 import { WrennError } from "@wrenn/contract";
-import type { CaptureSubject } from "./capture.ts";
-import type { Holdings } from "./context.ts";
-import { factsOf, type Journal, recoverySourcesOf, type RunningJournal } from "./journal.ts";
-
-export function captureSubject(running: RunningJournal, holdings: Holdings): CaptureSubject {
-  const { machine, memory, disk } = running;
-  return { facts: factsOf(running), holdings, machine, memory, disk };
-}
+import { type Journal, recoverySourcesOf } from "./journal.ts";
 
 /** Why a sandbox that does not run cannot do what only a running one can. */
 export function notRunning(journal: Journal): WrennError {
