@@ -105,7 +105,12 @@ export interface DaemonOptions {
   env?: NodeJS.ProcessEnv;
   /** Standard output and standard error are appended to this file. */
   logFile: string;
+  /** Descriptors that the program gets besides: as `firstInherited`, and those that follow it. They stay open here too. */
+  inherited?: readonly number[];
 }
+
+/** Below it are standard input, output and error. */
+export const firstInherited = 3;
 
 /**
  * Starts a program in a session of its own, which outlives this process. Resolves with its pid once it has been started;
@@ -122,7 +127,7 @@ export async function startDaemon(
       cwd: options.cwd ?? "/",
       env: options.env,
       detached: true,
-      stdio: ["ignore", log, log],
+      stdio: ["ignore", log, log, ...(options.inherited ?? [])],
     });
     const exited = new Promise<number>((resolve) => {
       child.once("exit", (code, signal) => {

@@ -2,18 +2,14 @@
  * A sandbox's own disk: a qcow2 overlay over its template's root filesystem, or over a layer that an earlier overlay has become. Both are
  * shared and never written.
  */
-import { chmod, chown, link, lstat, mkdir, open, rm } from "node:fs/promises";
+import { constants } from "node:fs";
+import { type FileHandle, link, lstat, mkdir, open, rm } from "node:fs/promises";
 import path from "node:path";
 import { deadlines, WrennError } from "@wrenn/contract";
-import { isMissingFile, type LayerLayout, run, syncDirectory } from "@wrenn/system";
-import { enginesGid } from "../engines/users.ts";
-
-/** What an overlay is laid over. */
-export interface Backing {
-  /** Absolute path. */
-  readonly path: string;
-  readonly format: "raw" | "qcow2";
-}
+import { hasErrno, isMissingFile, type LayerLayout, run, syncDirectory } from "@wrenn/system";
+import { passable } from "../directories.ts";
+import { diskToolUid, enginesGid } from "../engines/users.ts";
+import { type Backing, backingOf, diskBytes, emptyOverlay, headerClusterBytes } from "./qcow2-header.ts";
 
 export interface OverlayOptions {
   readonly file: string;
@@ -23,18 +19,27 @@ export interface OverlayOptions {
   readonly uid: number;
 }
 
-/** Engines' users pass through to a layer whose name they were given. */
-const layerDirectoryMode = 0o711;
+const mebibyte = 1_048_576;
+
+/** Read by engines, through their group, and written by nobody. */
+const sealedMode = 0o440;
 
 /** POSIX counts `st_blocks` in units of 512 bytes on Linux (stat(2)). */
 const blockBytes = 512;
 
+/** Makes an overlay in which nothing has been written. There must be nothing of that name. */
 export async function createOverlay(options: OverlayOptions): Promise<void> {
   const { file, backing, sizeMib, uid } = options;
-  const over = ["-b", backing.path, "-F", backing.format];
-  await run("qemu-img", ["create", "-q", "-f", "qcow2", ...over, file, `${sizeMib}M`]);
-  await chmod(file, 0o600);
-  await chown(file, uid, uid);
+  const { pieces, fileBytes } = emptyOverlay(backing, sizeMib * mebibyte);
+  // Exclusively: the engine's user could have put a link in its place.
+  const handle = await open(file, "wx", 0o600);
+  try {
+    for (const { offset, bytes } of pieces) await handle.write(bytes, 0, bytes.length, offset);
+    await handle.truncate(fileBytes);
+    await handle.chown(uid, uid);
+  } finally {
+    await handle.close();
+  }
 }
 
 /**
@@ -42,46 +47,105 @@ export async function createOverlay(options: OverlayOptions): Promise<void> {
  * must be frozen, or have left it for another overlay.
  */
 export async function keepAsDiskLayer(overlay: string, layer: LayerLayout): Promise<void> {
-  await mkdir(layer.directory, { recursive: true, mode: layerDirectoryMode });
+  await mkdir(layer.directory, { recursive: true, mode: passable });
   await link(overlay, layer.disk);
-  await syncFile(layer.disk);
-  for (const directory of [layer.directory, path.dirname(layer.directory)]) await syncDirectory(directory);
+  await withRegularFile(layer.disk, (handle) => handle.sync());
+  await syncEntry(layer);
 }
 
-/** Takes the layer from the user whose engine wrote it: once that has let go, nobody can change it. Can be done again. */
-export async function sealDiskLayer(layer: LayerLayout): Promise<void> {
-  await chown(layer.disk, 0, enginesGid);
-  await chmod(layer.disk, 0o440);
+/**
+ * Takes the layer from the user whose engine wrote it. Once that has let go of it, nobody can change it. Can be done again.
+ * @param backing what the overlay was laid over. An engine that its guest has taken over could have written another file's name there, and
+ * who opens the layer would read that file.
+ * @throws WrennError `snapshot_damaged`
+ */
+export async function sealDiskLayer(layer: LayerLayout, backing: Backing): Promise<void> {
+  await withRegularFile(layer.disk, async (handle) => {
+    await handle.chown(0, enginesGid);
+    await handle.chmod(sealedMode);
+    const named = await readBacking(handle);
+    if (named?.path === backing.path && named.format === backing.format) return;
+    throw damaged(layer.disk, `does not name ${backing.path} as the disk below it`);
+  });
 }
 
 export interface FlattenOptions {
-  /** The top of the chain; every overlay below it is found by what it names as its backing. */
+  /** The top of a chain of sealed layers. */
   readonly top: string;
   /** The raw root filesystem at the bottom, which stays a file of its own. */
   readonly rootfs: string;
   readonly target: LayerLayout;
 }
 
-/** Makes one sealed layer over the root filesystem of a chain of layers, with all that they hold. */
+/**
+ * Makes one sealed layer over the root filesystem with all that a chain of layers holds.
+ * @throws WrennError `snapshot_damaged` when the chain is not what it should be, `subprocess_failed` with qemu-img's words
+ */
 export async function flattenDisk({ top, rootfs, target }: FlattenOptions, signal: AbortSignal): Promise<void> {
-  await mkdir(target.directory, { recursive: true, mode: layerDirectoryMode });
-  const over = ["-B", rootfs, "-F", "raw"];
-  await run("qemu-img", ["convert", "-q", "-f", "qcow2", "-O", "qcow2", ...over, top, target.disk], {
-    timeoutMs: deadlines.memoryFold,
-    signal,
-  });
-  await sealDiskLayer(target);
-  await syncFile(target.disk);
-  for (const directory of [target.directory, path.dirname(target.directory)]) await syncDirectory(directory);
+  const sizeBytes = await assertChain(top, rootfs);
+  await mkdir(target.directory, { recursive: true, mode: passable });
+  await removeOverlay(target.disk);
+  const backing = { path: top, format: "qcow2" } as const;
+  await createOverlay({ file: target.disk, backing, sizeMib: sizeBytes / mebibyte, uid: diskToolUid });
+  // Only what differs from the root filesystem is written. (`convert -B` would leave out what the layers between hold.)
+  const rebase = ["rebase", "-q", "-f", "qcow2", "-F", "raw", "-b", rootfs, target.disk];
+  const user = ["--reuid", String(diskToolUid), "--regid", String(enginesGid), "--clear-groups"];
+  const without = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"];
+  await run("setpriv", [...user, ...without, "qemu-img", ...rebase], { timeoutMs: deadlines.memoryFold, signal });
+  await sealDiskLayer(target, { path: rootfs, format: "raw" });
+  await withRegularFile(target.disk, (handle) => handle.sync());
+  await syncEntry(target);
 }
 
-async function syncFile(file: string): Promise<void> {
-  const handle = await open(file, "r");
+/** Follows a chain from its top to the root filesystem, sealed files all, and returns the disk's size. */
+async function assertChain(top: string, rootfs: string): Promise<number> {
+  let sizeBytes = 0;
+  for (let next: Backing = { path: top, format: "qcow2" }; next.path !== rootfs;) {
+    const file = next.path;
+    const below = await withRegularFile(file, async (handle) => {
+      const { uid, mode } = await handle.stat();
+      if (uid !== 0 || (mode & 0o777) !== sealedMode) throw damaged(file, "can be changed by its engine's user");
+      if (sizeBytes === 0) sizeBytes = diskBytes(await readHeader(handle));
+      return readBacking(handle);
+    });
+    if (below === null) throw damaged(file, "is no disk's layer");
+    next = below;
+  }
+  return sizeBytes;
+}
+
+async function readBacking(handle: FileHandle): Promise<Backing | null> {
+  return backingOf(await readHeader(handle));
+}
+
+async function readHeader(handle: FileHandle): Promise<Buffer> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(headerClusterBytes), 0, headerClusterBytes, 0);
+  return buffer.subarray(0, bytesRead);
+}
+
+/** Opens what may be read and is no link, nor anything else that the engine's user could have put there. */
+async function withRegularFile<Result>(file: string, work: (handle: FileHandle) => Promise<Result>): Promise<Result> {
+  let handle;
   try {
-    await handle.sync();
+    handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if (isMissingFile(error)) throw damaged(file, "is missing", error);
+    throw hasErrno(error, "ELOOP") ? damaged(file, "is a link", error) : error;
+  }
+  try {
+    if (!(await handle.stat()).isFile()) throw damaged(file, "is no regular file");
+    return await work(handle);
   } finally {
     await handle.close();
   }
+}
+
+async function syncEntry(layer: LayerLayout): Promise<void> {
+  for (const directory of [layer.directory, path.dirname(layer.directory)]) await syncDirectory(directory);
+}
+
+function damaged(file: string, what: string, cause?: unknown): WrennError {
+  return new WrennError("snapshot_damaged", { message: `${file} ${what}.`, details: { file }, cause });
 }
 
 export async function removeOverlay(file: string): Promise<void> {

@@ -5,7 +5,7 @@ import { identifyProcess, type Layout, type ProcessIdentity, type SandboxLayout 
 import type { Cgroups } from "./cgroups.ts";
 import { isContained } from "./contained.ts";
 import type { Engine, VirtualMachine } from "./engine.ts";
-import { qmpArgument } from "./qemu/command-line.ts";
+import { type Accelerator, qmpArgument } from "./qemu/command-line.ts";
 import { detectQemu } from "./qemu/detect.ts";
 import { QemuEngine } from "./qemu/engine.ts";
 import { canaryFiles, type CanaryBoot, decideKvm } from "./qemu/kvm.ts";
@@ -50,7 +50,9 @@ export class Engines {
   async #choose(): Promise<Engine> {
     const { choice, layout, cgroups } = this.#config;
     const program = await detectQemu(this.#config.qemu);
-    if (choice === "tcg") return new QemuEngine(program, "tcg", "Software emulation was chosen by WRENN_ENGINE=tcg.");
+    const qemu = (accelerator: Accelerator, reason: string): QemuEngine =>
+      new QemuEngine({ program, accelerator, reason, memoryLibrary: layout.memoryLibrary });
+    if (choice === "tcg") return qemu("tcg", "Software emulation was chosen by WRENN_ENGINE=tcg.");
     const verdict = await decideKvm(layout, cgroups, { qemu: program.path, ...(await this.#config.bootFiles()) });
     if (!verdict.usable && choice === "kvm") {
       throw new WrennError("engine_failed", {
@@ -58,7 +60,7 @@ export class Engines {
         suggestion: "Set WRENN_ENGINE=auto, or use a machine with hardware virtualisation.",
       });
     }
-    return new QemuEngine(program, verdict.usable ? "kvm" : "tcg", verdict.reason);
+    return qemu(verdict.usable ? "kvm" : "tcg", verdict.reason);
   }
 }
 

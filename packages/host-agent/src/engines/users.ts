@@ -8,3 +8,6 @@ export const enginesGid = 2_000_000_000;
 
 /** Runs nothing but the canary that tries whether KVM works. */
 export const canaryUid = enginesGid;
+
+/** Runs nothing but the program that folds disk layers: what it reads was written by engines. */
+export const diskToolUid = enginesGid + 1;

@@ -1,5 +1,5 @@
 /** For tests: what a user does in a sandbox, through the host agent's tunnels. */
-import { request } from "node:http";
+import { request, type RequestOptions } from "node:http";
 import type { Socket } from "node:net";
 import { guestAgentPort } from "@wrenn/contract";
 import { testToken } from "./host-agent-process.ts";
@@ -46,9 +46,18 @@ interface ExecEvent {
 
 /** Runs a shell command as root in the sandbox; resolves with its standard output when it ends, or the connection does. */
 export async function execute(socketPath: string, id: string, command: string): Promise<string> {
-  const message = JSON.stringify({ process: { cmd: "/bin/sh", args: ["-c", command], envs: {}, cwd: "/" } });
   const { status, socket } = await openTunnel(socketPath, `${id}:${guestAgentPort}`);
   if (status !== 200) throw new Error(`the tunnel was refused with ${status}`);
+  return executeOver({ createConnection: () => socket }, command);
+}
+
+/** The same in a guest that no host agent looks after, by the address of its slot. */
+export async function executeAt(address: string, command: string): Promise<string> {
+  return executeOver({ host: address, port: guestAgentPort }, command);
+}
+
+async function executeOver(connection: RequestOptions, command: string): Promise<string> {
+  const message = JSON.stringify({ process: { cmd: "/bin/sh", args: ["-c", command], envs: {}, cwd: "/" } });
   const body = envelope(message);
   return new Promise((resolve, reject) => {
     const headers = {
@@ -57,12 +66,13 @@ export async function execute(socketPath: string, id: string, command: string): 
       "x-access-token": testToken,
       authorization: `Basic ${Buffer.from("root:").toString("base64")}`,
       "content-length": body.length,
+      connection: "close",
     };
-    const options = { method: "POST", path: "/process.Process/Start", headers, createConnection: () => socket };
+    const options = { method: "POST", path: "/process.Process/Start", headers, ...connection };
     const outgoing = request(options, (response) => {
       const chunks: Buffer[] = [];
       const finish = (): void => {
-        socket.destroy();
+        outgoing.destroy();
         resolve(standardOutput(Buffer.concat(chunks)));
       };
       response.on("data", (chunk: Buffer) => chunks.push(chunk));

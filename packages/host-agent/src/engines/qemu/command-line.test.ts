@@ -1,14 +1,19 @@
 import { expect, it } from "vitest";
-import { guestKernelArguments, qemuArguments, type QemuMachine, tscKhzFromCpuInfo } from "./command-line.ts";
+import {
+  guestCpu,
+  guestKernelArguments,
+  machineLine,
+  qemuArguments,
+  type QemuMachine,
+  tscKhzFromCpuInfo,
+} from "./command-line.ts";
 
 const machine: QemuMachine = {
   name: "a-sandbox",
   accelerator: "tcg",
   vcpus: 2,
   memoryMib: 512,
-  kernel: "/boot/vmlinuz",
-  initramfs: "/boot/initramfs.cpio",
-  kernelArguments: ["quiet"],
+  start: { from: "boot", kernel: "/boot/vmlinuz", initramfs: "/boot/initramfs.cpio", kernelArguments: ["quiet"] },
   disk: "/sandboxes/one/overlay.qcow2",
   tap: "tap0",
   qmpSocket: "/sandboxes/one/qmp.sock",
@@ -16,12 +21,36 @@ const machine: QemuMachine = {
 
 it("emulates a microvm whose cache of translated code is bounded", () => {
   const args = qemuArguments(machine).join(" ");
-  expect(args).toContain("-M microvm -accel tcg,thread=multi,tb-size=160 -cpu max -smp 2 -m 512M");
+  expect(args).toContain("-cpu max -smp 2 -m 512M -accel tcg,thread=multi,tb-size=160");
   expect(args).toContain("-append console=ttyS0 quiet");
 });
 
 it("gives guests the host's processor under KVM", () => {
-  expect(qemuArguments({ ...machine, accelerator: "kvm" }).join(" ")).toContain("-accel kvm -cpu host");
+  expect(qemuArguments({ ...machine, accelerator: "kvm" }).join(" ")).toContain("-cpu host -smp 2 -m 512M -accel kvm");
+});
+
+it("loads neither kernel nor initramfs into a guest that was frozen", () => {
+  const args = qemuArguments({ ...machine, start: { from: "frozen", deviceState: 5 } }).join(" ");
+  expect(args).toContain("-global migration.send-configuration=off -incoming fd:5");
+  expect(args).not.toMatch(/-kernel|-initrd|-append/);
+});
+
+it("names all that a frozen guest depends on, and nothing that differs from one VM to the next", () => {
+  const line = machineLine(machine);
+  expect(line).toBe(
+    "-M microvm,memory-backend=mem,mem-merge=off -object memory-backend-ram,id=mem,size=512M -cpu max -smp 2 -m 512M " +
+      "-serial chardev:console -device virtio-blk-device,drive=disk0 -device virtio-net-device,netdev=net0,mac=06:00:a9:fe:00:15",
+  );
+  const args = qemuArguments(machine);
+  expect(line.split(" ").filter((argument) => !args.includes(argument))).toEqual([]);
+});
+
+it("tells guests' processors apart by what they can see of the host's", () => {
+  const host = (clock: string, stepping: number): string =>
+    `vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Xeon @ ${clock}\nstepping\t: ${stepping}\n`;
+  expect(guestCpu("kvm", host("2.60GHz", 7))).toBe("Xeon @ 2.60GHz (GenuineIntel/6/85/7)");
+  expect(guestCpu("tcg", host("2.60GHz", 7))).toBe(guestCpu("tcg", host("2.60GHz", 6)));
+  expect(guestCpu("tcg", host("2.60GHz", 7))).not.toBe(guestCpu("tcg", host("2.40GHz", 7)));
 });
 
 it("keeps a guest that panicked, restarted or powered off until its console has been read", () => {

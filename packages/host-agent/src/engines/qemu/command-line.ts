@@ -8,16 +8,24 @@ export interface QemuMachine {
   readonly accelerator: Accelerator;
   readonly vcpus: number;
   readonly memoryMib: number;
-  readonly kernel: string;
-  readonly initramfs: string;
-  /** What follows the console's settings on the kernel's command line. */
-  readonly kernelArguments: readonly string[];
+  readonly start: QemuStart;
   /** Path of a qcow2 file, or null for a machine without disk. */
   readonly disk: string | null;
   /** Name of the tap in the network namespace that QEMU runs in, or null for a machine without network. */
   readonly tap: string | null;
   readonly qmpSocket: string;
 }
+
+export type QemuStart =
+  | {
+      readonly from: "boot";
+      readonly kernel: string;
+      readonly initramfs: string;
+      /** What follows the console's settings on the kernel's command line. */
+      readonly kernelArguments: readonly string[];
+    }
+  /** The descriptor, as QEMU has it, of what `xen-save-devices-state` wrote. */
+  | { readonly from: "frozen"; readonly deviceState: number };
 
 /**
  * MiB of translated code QEMU may keep (`tb-size`; its own default of 1024 would break the bound on its memory). Booting
@@ -33,26 +41,56 @@ export const consoleChardev = "console";
 export const diskDevice = "disk0";
 const networkDevice = "net0";
 
+const diskDeviceArguments = ["-device", `virtio-blk-device,drive=${diskDevice}`];
+const networkDeviceArguments = ["-device", `virtio-net-device,netdev=${networkDevice},mac=${guestNetwork.mac}`];
+const consoleArguments = ["-serial", `chardev:${consoleChardev}`];
+
 export function qemuArguments(machine: QemuMachine): string[] {
   return [
     ["-name", escapeOption(machine.name)],
-    // pit, pic and acpi stay at their defaults: without pit and pic an emulated guest never finishes its timer set-up.
-    ["-M", "microvm"],
+    boardArguments(machine),
     ["-accel", machine.accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationCacheMib}`],
-    ["-cpu", machine.accelerator === "kvm" ? "host" : "max"],
-    ["-smp", String(machine.vcpus), "-m", `${machine.memoryMib}M`],
     ["-nodefaults", "-no-user-config", "-display", "none"],
     // A guest that restarts, panics or powers off is kept, stopped, until its console has been read.
     ["-action", "reboot=shutdown,shutdown=pause"],
-    ["-kernel", machine.kernel, "-initrd", machine.initramfs],
-    ["-append", ["console=ttyS0", ...machine.kernelArguments].join(" ")],
+    startArguments(machine.start),
     // A ring in memory, read through QMP: whatever a guest prints, it cannot fill the host's disk.
-    ["-chardev", `ringbuf,id=${consoleChardev},size=${consoleRingBytes}`, "-serial", `chardev:${consoleChardev}`],
+    ["-chardev", `ringbuf,id=${consoleChardev},size=${consoleRingBytes}`, ...consoleArguments],
     ["-qmp", qmpArgument(machine.qmpSocket)],
-    machine.disk === null ? [] : diskArguments(machine.disk),
-    machine.tap === null ? [] : networkArguments(machine.tap),
+    machine.disk === null ? [] : [...driveArguments(machine.disk), ...diskDeviceArguments],
+    machine.tap === null ? [] : [...tapArguments(machine.tap), ...networkDeviceArguments],
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
   ].flat();
+}
+
+/** The part of the command line that a frozen guest depends on: QEMU loads its state into another machine without a word. */
+export function machineLine(size: Pick<QemuMachine, "accelerator" | "vcpus" | "memoryMib">): string {
+  return [boardArguments(size), consoleArguments, diskDeviceArguments, networkDeviceArguments].flat().join(" ");
+}
+
+function boardArguments(machine: Pick<QemuMachine, "accelerator" | "vcpus" | "memoryMib">): string[] {
+  const memory = "mem";
+  return [
+    // pit, pic and acpi stay at their defaults: without pit and pic an emulated guest never finishes its timer set-up.
+    ["-M", `microvm,memory-backend=${memory},mem-merge=off`],
+    // Anonymous memory of exactly the guest's size, which the preloaded library replaces by what the guest is to have.
+    ["-object", `memory-backend-ram,id=${memory},size=${machine.memoryMib}M`],
+    ["-cpu", machine.accelerator === "kvm" ? "host" : "max"],
+    ["-smp", String(machine.vcpus), "-m", `${machine.memoryMib}M`],
+  ].flat();
+}
+
+/**
+ * A frozen guest needs neither kernel nor initramfs: both are in its memory, which holds none of the firmware's. QEMU does not carry that
+ * over, and a guest needs it for a restart only, which ends its VM.
+ */
+function startArguments(start: QemuStart): string[] {
+  if (start.from === "boot") {
+    const append = ["console=ttyS0", ...start.kernelArguments].join(" ");
+    return ["-kernel", start.kernel, "-initrd", start.initramfs, "-append", append];
+  }
+  // xen-save-devices-state writes no section with the configuration, and an incoming QEMU would insist on one.
+  return ["-global", "migration.send-configuration=off", "-incoming", `fd:${start.deviceState}`];
 }
 
 /**
@@ -75,30 +113,32 @@ export function tscKhzFromCpuInfo(cpuInfo: string): number | null {
   return bogomips === undefined ? null : Math.round(Number(bogomips) * 500);
 }
 
+/**
+ * The processor that a guest finds. An emulated one is always the same, but its clock ticks as the host's does, and a guest measures that
+ * rate once.
+ */
+export function guestCpu(accelerator: Accelerator, cpuInfo: string): string {
+  const field = (name: string): string => new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuInfo)?.[1] ?? "unknown";
+  const host = field("model name");
+  if (accelerator === "tcg") return `max, with the clock of ${host}`;
+  const exact = ["vendor_id", "cpu family", "model", "stepping"].map((name) => field(name)).join("/");
+  return `${host} (${exact})`;
+}
+
 /** The exact argument by which a running engine's process names its control socket. */
 export function qmpArgument(qmpSocket: string): string {
   return `unix:${escapeOption(qmpSocket)},server=on,wait=off`;
 }
 
-function diskArguments(file: string): string[] {
+function driveArguments(file: string): string[] {
   const format = "format=qcow2,if=none,cache=writeback,discard=unmap";
   // Errors of the host's disk (it is full) are reported to the guest; QEMU's default would stop the VM without a word.
   const errors = "werror=report,rerror=report";
-  return [
-    "-drive",
-    `id=${diskDevice},file=${escapeOption(file)},${format},${errors}`,
-    "-device",
-    `virtio-blk-device,drive=${diskDevice}`,
-  ];
+  return ["-drive", `id=${diskDevice},file=${escapeOption(file)},${format},${errors}`];
 }
 
-function networkArguments(tap: string): string[] {
-  return [
-    "-netdev",
-    `tap,id=${networkDevice},ifname=${tap},script=no,downscript=no`,
-    "-device",
-    `virtio-net-device,netdev=${networkDevice},mac=${guestNetwork.mac}`,
-  ];
+function tapArguments(tap: string): string[] {
+  return ["-netdev", `tap,id=${networkDevice},ifname=${tap},script=no,downscript=no`];
 }
 
 /** A comma ends a value in QEMU's options unless doubled. */

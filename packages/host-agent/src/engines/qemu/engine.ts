@@ -13,31 +13,45 @@ import { readEnd } from "../console-log.ts";
 import type { Engine, EngineKind, MachineIdentity, VirtualMachine, VmSpec } from "../engine.ts";
 import { confinedCommand } from "../launch.ts";
 import { enginesGid } from "../users.ts";
-import { type Accelerator, guestKernelArguments, qemuArguments } from "./command-line.ts";
+import {
+  type Accelerator,
+  guestCpu,
+  guestKernelArguments,
+  machineLine,
+  qemuArguments,
+  type QemuMachine,
+} from "./command-line.ts";
 import type { QemuProgram } from "./detect.ts";
+import { type Inheritance, openInheritance } from "./inheritance.ts";
 import { QemuVm } from "./vm.ts";
 
 /** Enough of QEMU's standard error to explain why it would not start. */
 export const engineWordsBytes = 1_000;
 
+export interface QemuEngineOptions {
+  readonly program: QemuProgram;
+  readonly accelerator: Accelerator;
+  readonly reason: string;
+  readonly memoryLibrary: string;
+}
+
 export class QemuEngine implements Engine {
   readonly kind: EngineKind;
   readonly version: string;
   readonly reason: string;
-  readonly #program: string;
-  readonly #accelerator: Accelerator;
+  readonly #options: QemuEngineOptions;
 
-  constructor(program: QemuProgram, accelerator: Accelerator, reason: string) {
-    this.kind = accelerator === "kvm" ? "qemu-kvm" : "qemu-tcg";
-    this.version = program.version;
-    this.reason = reason;
-    this.#program = program.path;
-    this.#accelerator = accelerator;
+  constructor(options: QemuEngineOptions) {
+    this.kind = options.accelerator === "kvm" ? "qemu-kvm" : "qemu-tcg";
+    this.version = options.program.version;
+    this.reason = options.reason;
+    this.#options = options;
   }
 
   async identify(size: { readonly vcpus: number; readonly memoryMib: number }): Promise<MachineIdentity> {
-    const machine = `microvm ${size.vcpus} ${size.memoryMib}`;
-    return { engine: this.kind, version: this.version, cpu: this.#accelerator, machine };
+    const { accelerator } = this.#options;
+    const cpu = guestCpu(accelerator, await readFile("/proc/cpuinfo", "utf8"));
+    return { engine: this.kind, version: this.version, cpu, machine: machineLine({ accelerator, ...size }) };
   }
 
   async start(
@@ -45,58 +59,78 @@ export class QemuEngine implements Engine {
     onSpawned: (identity: ProcessIdentity) => Promise<void>,
     signal: AbortSignal,
   ): Promise<VirtualMachine> {
-    const { files, start } = spec;
-    if (start.from === "frozen") throw new WrennError("engine_failed", { message: "Nothing is restored yet." });
+    const { files } = spec;
     await allowTapDevice();
     for (const log of [files.engineLog, files.consoleLog]) await createPrivate(log);
     await removeSocket(files.qmpSocket);
-    const command = [
-      this.#program,
-      ...qemuArguments({
-        name: spec.sandboxId,
-        accelerator: this.#accelerator,
-        vcpus: spec.vcpus,
-        memoryMib: spec.memoryMib,
-        kernel: start.kernel,
-        initramfs: start.initramfs,
-        kernelArguments: guestKernelArguments(this.#accelerator, await readFile("/proc/cpuinfo", "utf8")),
-        disk: spec.overlay,
-        tap: spec.network.tap,
-        qmpSocket: files.qmpSocket,
-      }),
-    ];
-    const [program, args] = confinedCommand(
-      {
-        uid: spec.uid,
-        groups: [enginesGid, ...(this.#accelerator === "kvm" ? [await openKvmToGroup()] : [])],
-        networkNamespace: spec.network.namespacePath,
-        cgroup: spec.cgroup,
-      },
-      command,
-    );
-    signal.throwIfAborted();
-    const { pid, exited } = await startDaemon(program, args, { logFile: files.engineLog, env: engineEnvironment() });
-    const identity = await identifyProcess(pid);
-    if (identity === null) throw await this.#startFailure(files.engineLog, null);
+    const { size: logSize } = await stat(files.engineLog);
+    const failure = (cause: unknown): Promise<WrennError> => startFailure(spec, logSize, cause);
+    const inheritance = await openInheritance(spec, this.#options.memoryLibrary);
     try {
-      const [vm] = await Promise.all([QemuVm.connect(identity, files, { exited, signal }), onSpawned(identity)]);
-      return vm;
-    } catch (error) {
-      await signalProcess(identity, "SIGKILL");
-      await waitForExit(identity, deadlines.engineQuit);
+      const [program, args] = await this.#command(spec, inheritance);
       signal.throwIfAborted();
-      throw await this.#startFailure(files.engineLog, error);
+      const { inherited } = inheritance;
+      const daemon = { logFile: files.engineLog, env: engineEnvironment(), inherited };
+      const { pid, exited } = await startDaemon(program, args, daemon);
+      const identity = await identifyProcess(pid);
+      if (identity === null) throw await failure(null);
+      try {
+        const [vm] = await Promise.all([QemuVm.connect(identity, files, { exited, signal }), onSpawned(identity)]);
+        await inheritance.assertTaken(identity.pid);
+        if (spec.start.from === "frozen") await vm.awaitRunning(signal);
+        return vm;
+      } catch (error) {
+        await signalProcess(identity, "SIGKILL");
+        await waitForExit(identity, deadlines.engineQuit);
+        signal.throwIfAborted();
+        throw await failure(error);
+      }
+    } finally {
+      await inheritance.close();
     }
   }
 
-  async #startFailure(engineLog: string, cause: unknown): Promise<WrennError> {
-    const words = (await readEnd(engineLog, engineWordsBytes)).toString("utf8").trim();
-    const observed = cause instanceof Error ? cause.message : "it ended at once.";
-    return new WrennError("engine_failed", {
-      message: `QEMU did not start: ${words === "" ? observed : words}`,
-      ...(cause === null ? {} : { cause }),
-    });
+  /** What is run, to its last link. */
+  async #command(spec: VmSpec, inheritance: Inheritance): Promise<[program: string, args: string[]]> {
+    const { accelerator, program } = this.#options;
+    const { start } = spec;
+    const cpuInfo = await readFile("/proc/cpuinfo", "utf8");
+    const machine: QemuMachine = {
+      name: spec.sandboxId,
+      accelerator,
+      vcpus: spec.vcpus,
+      memoryMib: spec.memoryMib,
+      start:
+        start.from === "boot"
+          ? { ...start, kernelArguments: guestKernelArguments(accelerator, cpuInfo) }
+          : { from: "frozen", deviceState: inheritance.deviceState },
+      disk: spec.overlay,
+      tap: spec.network.tap,
+      qmpSocket: spec.files.qmpSocket,
+    };
+    return confinedCommand(
+      {
+        uid: spec.uid,
+        groups: [enginesGid, ...(accelerator === "kvm" ? [await openKvmToGroup()] : [])],
+        networkNamespace: spec.network.namespacePath,
+        cgroup: spec.cgroup,
+      },
+      ["env", ...inheritance.environment, program.path, ...qemuArguments(machine)],
+    );
   }
+}
+
+/** @param logSize what was in the log before this start: it may tell of an earlier one */
+async function startFailure(spec: VmSpec, logSize: number, cause: unknown): Promise<WrennError> {
+  const { engineLog } = spec.files;
+  const { size } = await stat(engineLog);
+  const words = (await readEnd(engineLog, Math.min(engineWordsBytes, size - logSize))).toString("utf8").trim();
+  const observed = cause instanceof Error ? cause.message : "it ended at once.";
+  const what = spec.start.from === "boot" ? "did not start" : "did not take up the frozen state";
+  return new WrennError("engine_failed", {
+    message: `QEMU ${what}: ${words === "" ? observed : words}`,
+    ...(cause === null ? {} : { cause }),
+  });
 }
 
 /** Removes a control socket, or whatever the engine's user, who owns it, has put in its place. */

@@ -103,14 +103,18 @@ export class QmpClient {
    * Runs one command and returns what QEMU returned.
    * @throws WrennError `engine_failed` when QEMU refuses, does not answer in time, or is gone
    */
-  async execute(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
+  async execute(
+    command: string,
+    args: Record<string, unknown> = {},
+    timeoutMs: number = deadlines.engineCommand,
+  ): Promise<unknown> {
     if (this.#socket.destroyed) throw new WrennError("engine_failed", { message: "QEMU's control socket is closed." });
     const id = this.#nextId++;
     const reply = deferred<unknown>();
     this.#pending.set(id, reply);
     this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
     try {
-      return await withDeadline(reply.promise, deadlines.engineCommand, `answer ${command}`);
+      return await withDeadline(reply.promise, timeoutMs, `answer ${command}`);
     } finally {
       this.#pending.delete(id);
     }

@@ -1,12 +1,21 @@
-/** A running QEMU: its console, and the ways it can end. The same for one just started and for one adopted. */
+/** A running QEMU: freezing it, and the ways it can end. The same for one just started and for one adopted. */
+import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, WrennError } from "@wrenn/contract";
-import { isAlive, type ProcessIdentity, type SandboxLayout, signalProcess, waitForExit } from "@wrenn/system";
+import {
+  isAlive,
+  pollUntil,
+  type ProcessIdentity,
+  type SandboxLayout,
+  signalProcess,
+  waitForExit,
+} from "@wrenn/system";
 import { z } from "zod";
 import { deferred } from "../../deferred.ts";
-import { boundLog, ConsoleLog } from "../console-log.ts";
 import type { VirtualMachine, VmEnd } from "../engine.ts";
-import { consoleChardev, consoleRingBytes, diskDevice } from "./command-line.ts";
+import { diskDevice } from "./command-line.ts";
+import { ConsoleRing } from "./console-ring.ts";
+import { assertDiskInPlace } from "./open-disk.ts";
 import { QmpClient, type QmpEvent } from "./qmp.ts";
 
 const statusSchema = z.object({ status: z.string() });
@@ -31,9 +40,10 @@ export class QemuVm implements VirtualMachine {
   readonly ended: Promise<VmEnd>;
   readonly #end = deferred<VmEnd>();
   readonly #files: SandboxLayout;
-  readonly #console: ConsoleLog;
+  readonly #console: ConsoleRing;
   #qmp: QmpClient | null = null;
-  #draining: Promise<void> | null = null;
+  /** A freeze under way, in which QEMU may be silent for as long as its disk is slow. */
+  #freezing: Promise<void> | null = null;
   /** Whether the guest's status is being asked for, and whether it may have changed since. */
   #checking = false;
   #changed = false;
@@ -43,7 +53,7 @@ export class QemuVm implements VirtualMachine {
   private constructor(identity: ProcessIdentity, files: SandboxLayout) {
     this.identity = identity;
     this.#files = files;
-    this.#console = new ConsoleLog(files.consoleLog);
+    this.#console = new ConsoleRing(files);
     this.ended = this.#end.promise;
   }
 
@@ -64,7 +74,7 @@ export class QemuVm implements VirtualMachine {
       mayStillCome: () => !vm.#over,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
-    vm.#every(drainIntervalMs, () => vm.#drain());
+    vm.#every(drainIntervalMs, () => vm.#drainConsole());
     if (exited === undefined) vm.#every(aliveIntervalMs, () => vm.#checkAlive());
     // A guest may have ended while no host agent was connected to hear of it.
     await vm.#checkStatus();
@@ -73,11 +83,8 @@ export class QemuVm implements VirtualMachine {
 
   /** Gives up on a QEMU that takes too long to say it. */
   async drainConsole(): Promise<void> {
-    const drain = async (): Promise<void> => {
-      await this.#draining;
-      await this.#drain();
-    };
-    await Promise.race([drain(), delay(lastWordsMs, undefined, { ref: false })]);
+    if (this.#over || this.#qmp === null) return;
+    await Promise.race([this.#console.drainAll(this.#qmp), delay(lastWordsMs, undefined, { ref: false })]);
   }
 
   async consoleTail(): Promise<string> {
@@ -86,9 +93,8 @@ export class QemuVm implements VirtualMachine {
   }
 
   async freeze(): Promise<void> {
-    await this.#command("stop");
-    // `live: false` keeps the images' locks: this VM may yet go on. Its memory stays where it is.
-    await this.#command("xen-save-devices-state", { filename: this.#files.deviceState, live: false });
+    this.#freezing ??= this.#freeze();
+    await this.#freezing;
   }
 
   async thaw(): Promise<void> {
@@ -96,13 +102,30 @@ export class QemuVm implements VirtualMachine {
   }
 
   async isFrozen(): Promise<boolean> {
-    const { status } = statusSchema.parse(await this.#command("query-status"));
-    return status === "paused";
+    return (await this.#status()) === "paused";
   }
 
   async switchDisk(overlay: string): Promise<void> {
+    if (!(await this.isFrozen())) throw new WrennError("engine_failed", { message: "The guest is not frozen." });
+    await assertDiskInPlace(this.identity.pid, await this.#command("query-named-block-nodes", { flat: true }));
     const existing = { "snapshot-file": overlay, format: "qcow2", mode: "existing" };
     await this.#command("blockdev-snapshot-sync", { device: diskDevice, ...existing });
+  }
+
+  /**
+   * Resolves when the frozen state that QEMU was started with has been loaded: its guest then runs by itself.
+   * @throws WrennError `engine_failed` when it does not run
+   */
+  async awaitRunning(signal: AbortSignal): Promise<void> {
+    const look = async (): Promise<string | null> => {
+      const status = await this.#status();
+      return status === "inmigrate" ? null : status;
+    };
+    const status = await pollUntil(look, { timeoutMs: deadlines.engineCommand, intervalMs: 2, signal });
+    if (status === "running") return;
+    throw new WrennError("engine_failed", {
+      message: `The guest does not run: ${status ?? "its state is not loaded"}.`,
+    });
   }
 
   async kill(): Promise<void> {
@@ -130,9 +153,25 @@ export class QemuVm implements VirtualMachine {
     this.#background(() => this.#awaitLoss(qmp));
   }
 
-  async #command(name: string, args: Record<string, unknown> = {}): Promise<unknown> {
+  async #freeze(): Promise<void> {
+    try {
+      // Left by another user's engine of the same sandbox, it could not be written by this one.
+      await rm(this.#files.deviceState, { recursive: true, force: true });
+      await this.#command("stop", {}, deadlines.engineFreeze);
+      // Of the memory, it writes nothing. `live: false` keeps the disk's lock: this VM may yet go on.
+      await this.#command("xen-save-devices-state", { filename: this.#files.deviceState, live: false });
+    } finally {
+      this.#freezing = null;
+    }
+  }
+
+  async #status(): Promise<string> {
+    return statusSchema.parse(await this.#command("query-status")).status;
+  }
+
+  async #command(name: string, args: Record<string, unknown> = {}, timeoutMs?: number): Promise<unknown> {
     if (this.#qmp === null) throw new WrennError("engine_failed", { message: "QEMU's control socket is closed." });
-    return this.#qmp.execute(name, args);
+    return this.#qmp.execute(name, args, timeoutMs);
   }
 
   #handleEvent(event: QmpEvent): void {
@@ -163,9 +202,10 @@ export class QemuVm implements VirtualMachine {
 
   /** Asks QEMU whether the guest still runs, and reports its end if it does not. */
   async #checkStatus(): Promise<void> {
+    await this.#freezing?.catch(() => undefined);
     if (this.#over || this.#qmp === null) return;
     try {
-      const { status } = statusSchema.parse(await this.#qmp.execute("query-status"));
+      const status = await this.#status();
       if (endedStatuses.has(status)) await this.#guestEnded(status);
     } catch (error) {
       // A QEMU that is going away is reported by its connection; one that hangs, by nobody: it counts as dead.
@@ -227,6 +267,11 @@ export class QemuVm implements VirtualMachine {
     }
   }
 
+  async #drainConsole(): Promise<void> {
+    if (this.#over || this.#qmp === null) return;
+    await this.#console.drain(this.#qmp);
+  }
+
   #stopWatching(): void {
     this.#over = true;
     this.#qmp?.close();
@@ -257,26 +302,6 @@ export class QemuVm implements VirtualMachine {
       }
     };
     void persist();
-  }
-
-  /** Moves what the guest has printed into its file. One at a time: reading takes it out of the ring. */
-  async #drain(): Promise<void> {
-    if (this.#over || this.#qmp === null) return;
-    this.#draining ??= this.#drainOnce(this.#qmp);
-    await this.#draining;
-  }
-
-  async #drainOnce(qmp: QmpClient): Promise<void> {
-    try {
-      const args = { device: consoleChardev, size: consoleRingBytes, format: "base64" };
-      const encoded = z.string().parse(await qmp.execute("ringbuf-read", args));
-      await this.#console.append(Buffer.from(encoded, "base64"));
-      await boundLog(this.#files.engineLog);
-    } catch {
-      // The console is a courtesy: a full disk or a dying engine must not stop the watch over the VM.
-    } finally {
-      this.#draining = null;
-    }
   }
 }
 

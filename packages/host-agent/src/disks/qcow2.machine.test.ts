@@ -1,0 +1,164 @@
+/** Overlays and layers of disks, as qemu-img and qemu-io see them. */
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { newId } from "@wrenn/contract";
+import { type Layout, type LayerLayout, run, wrennLayout } from "@wrenn/system";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { enginesGid } from "../engines/users.ts";
+import { createOverlay, flattenDisk, keepAsDiskLayer, sealDiskLayer } from "./qcow2.ts";
+import type { Backing } from "./qcow2-header.ts";
+
+const sizeMib = 64;
+const uid = 1_900_000_001;
+
+let layout: Layout;
+let rootfs: Backing;
+
+beforeEach(async () => {
+  const root = await mkdtemp(path.join(tmpdir(), "wrenn-disks-"));
+  await chmod(root, 0o711);
+  layout = wrennLayout(root);
+  await mkdir(layout.layers, { mode: 0o711 });
+  rootfs = { path: path.join(root, "rootfs.raw"), format: "raw" };
+  await writeFile(rootfs.path, Buffer.alloc(4_194_304, 0x11), { mode: 0o640 });
+  await chown(rootfs.path, 0, enginesGid);
+});
+
+afterEach(async () => {
+  await rm(layout.root, { recursive: true, force: true });
+});
+
+async function overlayOver(backing: Backing, name: string): Promise<string> {
+  const file = path.join(layout.root, name);
+  await createOverlay({ file, backing, sizeMib, uid });
+  return file;
+}
+
+/** What a guest would write: a pattern from a place on, both in KiB. */
+async function writePattern(file: string, pattern: number, fromKib: number, kib: number): Promise<void> {
+  await run("qemu-io", ["-f", "qcow2", "-c", `write -P ${pattern} ${fromKib}k ${kib}k`, file]);
+}
+
+async function holdsPattern(file: string, pattern: number, fromKib: number, kib: number): Promise<boolean> {
+  const { stdout } = await run("qemu-io", ["-r", "-f", "qcow2", "-c", `read -P ${pattern} ${fromKib}k ${kib}k`, file]);
+  return !stdout.includes("Pattern verification failed");
+}
+
+async function info(file: string): Promise<unknown> {
+  const { stdout } = await run("qemu-img", ["info", "--output=json", file]);
+  return JSON.parse(stdout) as unknown;
+}
+
+/** Writes in an overlay over `backing`, and makes it a sealed layer. */
+async function layerOver(backing: Backing, pattern: number, fromKib: number): Promise<LayerLayout> {
+  const overlay = await overlayOver(backing, `overlay-${pattern}`);
+  await writePattern(overlay, pattern, fromKib, 128);
+  const layer = layout.layer(newId("layer"));
+  await keepAsDiskLayer(overlay, layer);
+  await sealDiskLayer(layer, backing);
+  await rm(overlay);
+  return layer;
+}
+
+const asBacking = (layer: LayerLayout): Backing => ({ path: layer.disk, format: "qcow2" });
+
+it.each([1, 64, 5_120, 102_400])("an empty overlay of %i MiB is what qemu-img would have made", async (mebibytes) => {
+  const file = path.join(layout.root, "overlay.qcow2");
+  await createOverlay({ file, backing: rootfs, sizeMib: mebibytes, uid });
+  const ours = await info(file);
+  await run("qemu-img", ["check", "-q", "-f", "qcow2", file]);
+  expect(await stat(file)).toMatchObject({ uid, gid: uid, mode: 0o100600 });
+  await rm(file);
+  await run("qemu-img", ["create", "-q", "-f", "qcow2", "-b", rootfs.path, "-F", "raw", file, `${mebibytes}M`]);
+  const theirs = await info(file);
+  const comparable = { "actual-size": 0 };
+  expect({ ...(ours as object), ...comparable }).toEqual({ ...(theirs as object), ...comparable });
+});
+
+it("an overlay is not made over what is there already", async () => {
+  const target = path.join(layout.root, "precious");
+  await writeFile(target, "precious");
+  await symlink(target, path.join(layout.root, "overlay.qcow2"));
+  await expect(overlayOver(rootfs, "overlay.qcow2")).rejects.toMatchObject({ code: "EEXIST" });
+  await expect(readFile(target, "utf8")).resolves.toBe("precious");
+});
+
+it("a layer outlives its overlay, and its engine's user can no longer write it", async () => {
+  const layer = await layerOver(rootfs, 0x22, 0);
+  expect(await stat(layer.disk)).toMatchObject({ uid: 0, gid: enginesGid, mode: 0o100440, nlink: 1 });
+  const append = ["--reuid", `${uid}`, "--regid", `${uid}`, "--groups", `${enginesGid}`, "--", "tee", "-a", layer.disk];
+  await expect(run("setpriv", append, { input: "x" })).rejects.toMatchObject({ code: "subprocess_failed" });
+  await expect(holdsPattern(layer.disk, 0x22, 0, 128)).resolves.toBe(true);
+  await expect(holdsPattern(layer.disk, 0x11, 128, 1_024)).resolves.toBe(true);
+});
+
+it("a layer that names another file below it than it was laid over is refused", async () => {
+  const secret = path.join(layout.root, "secret");
+  await writeFile(secret, Buffer.alloc(65_536, 0x55), { mode: 0o600 });
+  const overlay = await overlayOver(rootfs, "overlay");
+  await run("qemu-img", ["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", secret, overlay]);
+  const layer = layout.layer(newId("layer"));
+  await keepAsDiskLayer(overlay, layer);
+  await expect(sealDiskLayer(layer, rootfs)).rejects.toMatchObject({ code: "snapshot_damaged" });
+});
+
+it("a link in an overlay's place becomes no layer", async () => {
+  const link = path.join(layout.root, "overlay");
+  await symlink(rootfs.path, link);
+  const layer = layout.layer(newId("layer"));
+  await expect(keepAsDiskLayer(link, layer)).rejects.toMatchObject({ code: "snapshot_damaged" });
+});
+
+it("a chain folded into one layer holds what each of its layers held, and nothing of the root filesystem's", async () => {
+  const bottom = await layerOver(rootfs, 0x22, 0);
+  const middle = await layerOver(asBacking(bottom), 0x33, 64);
+  const top = await layerOver(asBacking(middle), 0x44, 8_192);
+  const target = layout.layer(newId("layer"));
+  await flattenDisk({ top: top.disk, rootfs: rootfs.path, target }, new AbortController().signal);
+  expect(await stat(target.disk)).toMatchObject({ uid: 0, gid: enginesGid, mode: 0o100440 });
+  // Without the others it still holds everything.
+  for (const layer of [bottom, middle, top]) await rename(layer.disk, `${layer.disk}.away`);
+  const held = [
+    { pattern: 0x22, fromKib: 0, kib: 64 },
+    { pattern: 0x33, fromKib: 64, kib: 128 },
+    { pattern: 0x11, fromKib: 192, kib: 3_904 },
+    { pattern: 0, fromKib: 4_096, kib: 4_096 },
+    { pattern: 0x44, fromKib: 8_192, kib: 128 },
+  ];
+  for (const { pattern, fromKib, kib } of held) {
+    await expect(holdsPattern(target.disk, pattern, fromKib, kib), `${pattern} at ${fromKib}`).resolves.toBe(true);
+  }
+  await expect(info(target.disk)).resolves.toMatchObject({
+    "backing-filename": rootfs.path,
+    "virtual-size": sizeMib * 1_048_576,
+  });
+  expect((await stat(target.disk)).blocks * 512).toBeLessThan(1_048_576);
+});
+
+it("a chain with a file in it that an engine could still change is not folded", async () => {
+  const bottom = await layerOver(rootfs, 0x22, 0);
+  const top = await layerOver(asBacking(bottom), 0x33, 64);
+  await chown(bottom.disk, uid, uid);
+  const target = layout.layer(newId("layer"));
+  const { signal } = new AbortController();
+  const fold = (): Promise<void> => flattenDisk({ top: top.disk, rootfs: rootfs.path, target }, signal);
+  await expect(fold()).rejects.toMatchObject({ code: "snapshot_damaged" });
+  await chown(bottom.disk, 0, enginesGid);
+  await truncate(bottom.disk, 64);
+  await expect(fold()).rejects.toMatchObject({ code: "snapshot_damaged" });
+  await rm(bottom.disk);
+  await expect(fold()).rejects.toMatchObject({ code: "snapshot_damaged" });
+});
