@@ -6,22 +6,18 @@ import type { BaseLogger } from "pino";
 import type { HostAgentConfig } from "./config.ts";
 import { prepareDirectories } from "./directories.ts";
 import { findBootFiles } from "./disks/boot-files.ts";
-import { flattenDisk } from "./disks/qcow2.ts";
 import { Cgroups } from "./engines/cgroups.ts";
 import { Engines } from "./engines/engines.ts";
 import { readHostFacts } from "./host.ts";
 import { lockInstance } from "./instance-lock.ts";
 import { GarbageCollector } from "./memory/collect.ts";
-import { FoldQueue } from "./memory/fold.ts";
-import { Generations } from "./memory/generations.ts";
-import { GoldenRecords } from "./memory/golden.ts";
-import { PagerProgram } from "./memory/pager.ts";
 import { servesPages } from "./memory/serves-pages.ts";
 import { defaultSlotCidr, instanceTag, SlotPool } from "./network/slot-pool.ts";
 import { listen } from "./rpc/server.ts";
 import { Admission } from "./sandboxes/admission.ts";
 import { takeInventory } from "./sandboxes/adopt.ts";
 import type { SandboxContext } from "./sandboxes/context.ts";
+import { openFrozenStates } from "./sandboxes/frozen-states.ts";
 import { Garbage } from "./sandboxes/garbage.ts";
 import { Sandboxes } from "./sandboxes/sandboxes.ts";
 import { Snapshots } from "./sandboxes/snapshots.ts";
@@ -63,14 +59,11 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     qemu: config.qemu,
     bootFiles: () => findBootFiles(layout),
   });
-  const pager = new PagerProgram(layout);
-  const generations = await Generations.open(layout, pager);
-  const golden = new GoldenRecords(layout, config.goldenBytes);
-  const folds = new FoldQueue({ generations, pager, flattenDisk, log });
+  const frozen = await openFrozenStates(layout, config.goldenBytes, log);
   const garbage = new Garbage({
     layout,
-    golden,
-    collector: new GarbageCollector(generations, log),
+    golden: frozen.golden,
+    collector: new GarbageCollector(frozen.generations, log),
     // A journal that cannot be read may need anything.
     journals: () => (inventory.isComplete ? sandboxes.roots() : null),
     log,
@@ -81,10 +74,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     slots,
     cgroups,
     admission: new Admission(layout),
-    generations,
-    pager,
-    golden,
-    folds,
+    ...frozen,
     memoryChoice: config.memory,
     servesPages: await servesPages(),
     suspectGarbage: () => {
@@ -109,7 +99,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
       server.close();
       await sandboxes.close(deadlines.hostAgentDrain);
       await garbage.close();
-      await folds.close();
+      await frozen.folds.close();
       server.closeAllConnections();
       await tryAll([
         { name: "close the pool of slots", run: () => slots.close() },

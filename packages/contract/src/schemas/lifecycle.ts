@@ -3,13 +3,11 @@ import { z } from "zod";
 import { forkCount } from "../limits.ts";
 import { createdSandboxSchema, metadataSchema, recoverySources, timeoutSecondsSchema } from "./sandbox.ts";
 
-export const setTimeoutSchema = z
-  .strictObject({ timeout_seconds: timeoutSecondsSchema })
-  .meta({
-    id: "SetTimeout",
-    description: "A new timeout, counted from now on.",
-    examples: [{ timeout_seconds: 3600 }],
-  });
+export const setTimeoutSchema = z.strictObject({ timeout_seconds: timeoutSecondsSchema }).meta({
+  id: "SetTimeout",
+  description: "A new timeout, counted from now on.",
+  examples: [{ timeout_seconds: 3600 }],
+});
 export type SetTimeout = z.infer<typeof setTimeoutSchema>;
 
 export const forkSandboxSchema = z

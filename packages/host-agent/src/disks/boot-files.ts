@@ -54,7 +54,11 @@ export async function findBootFiles(layout: Layout): Promise<BootFiles> {
  * Finds a template and makes the root filesystem of a base template readable by engines, and by them only.
  * @throws WrennError `template_not_found`, or `boot_files_missing` when a built-in template or a template's file is not there
  */
-export async function findTemplate(layout: Layout, team: TeamId, template: TemplateId): Promise<TemplateFiles | SnapshotFiles> {
+export async function findTemplate(
+  layout: Layout,
+  team: TeamId,
+  template: TemplateId,
+): Promise<TemplateFiles | SnapshotFiles> {
   const files = layout.template(team, template);
   const manifest = await readManifest<TemplateManifest>(files.manifest, templateManifestSchema);
   if (manifest === null) throw team === platformTeamId ? missing(files.manifest) : new WrennError("template_not_found");

@@ -76,9 +76,10 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     await chown(files.directory, 0, slot.uid);
     await chmod(files.directory, 0o1770);
     const boot = await findBootFiles(installed);
-    const { rootfs, diskMib } = await findTemplate(installed, platformTeamId, minimalTemplateId);
-    const backing = { path: rootfs, format: "raw" } as const;
-    await createOverlay({ file: files.overlay, backing, sizeMib: diskMib, uid: slot.uid });
+    const template = await findTemplate(installed, platformTeamId, minimalTemplateId);
+    if (template.type !== "base") throw new Error("the built-in template is not a base template");
+    const backing = { path: template.rootfs, format: "raw" } as const;
+    await createOverlay({ file: files.overlay, backing, sizeMib: template.diskMib, uid: slot.uid });
     const cgroup = await cgroups.create(id, { memoryMib: 640, cpus: 2, pids: 100 });
     const memoryMib = 256;
     await makeBlankMemory(files.blankMemory, memoryMib);

@@ -20,7 +20,11 @@ export interface KeptSnapshot extends Omit<SnapshotTemplate, "generation"> {
 }
 
 /** Null when there is no snapshot template of that id. */
-export async function findSnapshot(layout: Layout, teamId: TeamId, templateId: TemplateId): Promise<KeptSnapshot | null> {
+export async function findSnapshot(
+  layout: Layout,
+  teamId: TeamId,
+  templateId: TemplateId,
+): Promise<KeptSnapshot | null> {
   const parsed = snapshotTemplateSchema.safeParse(await readJson(layout.template(teamId, templateId).manifest));
   if (!parsed.success) return null;
   const { generation, sizeBytes } = parsed.data;

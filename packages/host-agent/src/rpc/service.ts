@@ -86,8 +86,7 @@ export function hostAgentRoutes(options: ServiceOptions): (router: ConnectRouter
           await sandboxes.destroy(sandboxId(request));
           return {};
         }),
-      getSandbox: (request) =>
-        answer("GetSandbox", request, async () => show(sandboxes.get(sandboxId(request)))),
+      getSandbox: (request) => answer("GetSandbox", request, async () => show(sandboxes.get(sandboxId(request)))),
       listSandboxes: () =>
         answer("ListSandboxes", {}, async () => ({
           sandboxes: await Promise.all(sandboxes.list().map((listing) => describeSandbox(layout, listing))),
@@ -110,7 +109,10 @@ function accessToken(request: { accessToken: string }): string {
   return request.accessToken;
 }
 
-function templateOf(request: { templateTeamId: string; templateId: string }): { teamId: TeamId; templateId: TemplateId } {
+function templateOf(request: { templateTeamId: string; templateId: string }): {
+  teamId: TeamId;
+  templateId: TemplateId;
+} {
   return {
     teamId: parseUuid("team", request.templateTeamId),
     templateId: parseUuid("template", request.templateId),

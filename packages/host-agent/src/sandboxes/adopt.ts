@@ -96,7 +96,9 @@ async function removeOrphans(
   others: readonly Journal[],
 ): Promise<void> {
   const { layout, cgroups, log } = context;
-  const kept = new Set(running.flatMap(({ process, memory }) => [process.pid, ...(memory.pager === null ? [] : [memory.pager.pid])]));
+  const kept = new Set(
+    running.flatMap(({ process, memory }) => [process.pid, ...(memory.pager === null ? [] : [memory.pager.pid])]),
+  );
   const found = (await findAllEngineProcesses(layout)).filter(({ pid }) => !kept.has(pid));
   // An engine can overwrite its command line, by which it is found; what a journal names is known without it.
   const orphans = [...found, ...others.flatMap((journal) => ("process" in journal ? (journal.process ?? []) : []))];

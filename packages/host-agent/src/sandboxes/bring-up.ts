@@ -11,6 +11,7 @@ import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
 import type { Engine, MachineIdentity, VirtualMachine, VmStart } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { Slot } from "../network/slot-pool.ts";
+import { diskBelow, sealTop } from "./backing.ts";
 import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
 import { type Holdings, record, required, type SandboxContext } from "./context.ts";
 import { asDiskError } from "./disk-errors.ts";
@@ -87,13 +88,7 @@ class Ascent {
   #cgroup: CgroupMembership = { procsFiles: [] };
   #memory: OpenMemory | null = null;
 
-  constructor(
-    context: SandboxContext,
-    engine: Engine,
-    plan: BringUpPlan,
-    progress: Progress,
-    signal: AbortSignal,
-  ) {
+  constructor(context: SandboxContext, engine: Engine, plan: BringUpPlan, progress: Progress, signal: AbortSignal) {
     this.#context = context;
     this.#engine = engine;
     this.#plan = plan;
@@ -173,7 +168,14 @@ class Ascent {
     const { slot, process } = this.#progress.holdings;
     if (process !== null) {
       // It resists being killed. Of a sandbox that was there before, nothing is given up for that: the next start goes on.
-      if (fallback === null) await record(this.#context, this.#progress, { ...facts, state: "destroying", slot: slot?.index ?? null, process, steps: [] });
+      if (fallback === null)
+        await record(this.#context, this.#progress, {
+          ...facts,
+          state: "destroying",
+          slot: slot?.index ?? null,
+          process,
+          steps: [],
+        });
       else await this.#recordUnderWay();
     } else if (fallback === null) {
       await removeDirectory(this.#context, facts.sandboxId);
@@ -190,17 +192,10 @@ class Ascent {
       await chown(overlay, uid, uid);
       return;
     }
-    const [top] = disk.layers;
+    const { layout } = this.#context;
+    await sealTop(layout, disk);
     await removeOverlay(overlay);
-    await createOverlay({
-      file: overlay,
-      backing:
-        top === undefined
-          ? { path: disk.rootfs, format: "raw" }
-          : { path: this.#context.layout.layer(top).disk, format: "qcow2" },
-      sizeMib: facts.diskMib,
-      uid,
-    });
+    await createOverlay({ file: overlay, backing: diskBelow(layout, disk), sizeMib: facts.diskMib, uid });
   }
 
   async #removeDisk(): Promise<void> {

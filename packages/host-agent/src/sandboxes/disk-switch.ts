@@ -4,7 +4,8 @@
  */
 import { readdir, rename, stat } from "node:fs/promises";
 import { isMissingFile, type Layout, type SandboxLayout, syncDirectory } from "@wrenn/system";
-import { removeOverlay, sealDiskLayer } from "../disks/qcow2.ts";
+import { removeOverlay } from "../disks/qcow2.ts";
+import { sealTop } from "./backing.ts";
 import { type DeadJournal, type RunningJournal, writeJournal } from "./journal.ts";
 
 /**
@@ -29,8 +30,8 @@ export async function settleDiskSwitch<Settled extends RunningJournal | DeadJour
     await removeOverlay(files.nextOverlay);
   }
   const forwards = isRenamed || isSwitched;
-  if (forwards) await sealDiskLayer(layer);
   const disk = { ...journal.disk, layers: forwards ? [switchingTo, ...layers] : layers, switchingTo: null };
+  if (forwards) await sealTop(layout, disk);
   const settled = { ...journal, disk };
   await writeJournal(layout, settled);
   return settled;

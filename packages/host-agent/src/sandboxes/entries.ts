@@ -46,11 +46,7 @@ export class SandboxEntries {
   }
 
   /** @throws WrennError `sandbox_busy`, naming the operation under way; else what the work throws */
-  async operate(
-    entry: SandboxEntry,
-    kind: OperationKind,
-    work: (signal: AbortSignal) => Promise<void>,
-  ): Promise<void> {
+  async operate(entry: SandboxEntry, kind: OperationKind, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     if (entry.operation !== null) {
       const operation = entry.operation.kind;
       throw new WrennError("sandbox_busy", {

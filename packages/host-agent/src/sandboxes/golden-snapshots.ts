@@ -7,6 +7,7 @@ import { type BootFiles, findBootFiles, type TemplateFiles } from "../disks/boot
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { Engine } from "../engines/engine.ts";
 import { goldenKey, type GoldenShape } from "../memory/golden-record.ts";
+import { diskBelow } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
 import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
@@ -28,7 +29,10 @@ export interface Shape {
  * What most sandboxes begin with. Run once before the freeze, so that its pages are in the frozen memory instead of having to be read from
  * the disk, and translated, by every sandbox. What a template does not have is skipped.
  */
-const warmUp = ["true; cat /dev/null; ls / >/dev/null", "command -v python3 >/dev/null && python3 -c 'import json, os, sys'"];
+const warmUp = [
+  "true; cat /dev/null; ls / >/dev/null",
+  "command -v python3 >/dev/null && python3 -c 'import json, os, sys'",
+];
 const warmUpMs = 20_000;
 
 export class GoldenSnapshots {
@@ -145,7 +149,7 @@ export class GoldenSnapshots {
       const memory = await captureMemory(this.#context, subject, draft, this.#closing.signal);
       await keepAsDiskLayer(holdings.files.overlay, layer);
       await vm.kill();
-      await sealDiskLayer(layer);
+      await sealDiskLayer(layer, diskBelow(layout, running.disk));
       await draft.publish({ ...contentOf(subject, draft, memory), sandboxId: null });
       await golden.record(shape, draft.id);
       return draft.id;

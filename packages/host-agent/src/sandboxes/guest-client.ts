@@ -106,7 +106,8 @@ export async function initialiseGuest(
   }
   if (frozen !== null && !reseededSchema.safeParse(parseJson(answer)).success) {
     throw new WrennError("guest_init_failed", {
-      message: "The guest did not confirm that it has new entropy, without which it could share secrets with its copies.",
+      message:
+        "The guest did not confirm that it has new entropy, without which it could share secrets with its copies.",
     });
   }
 }
@@ -171,7 +172,10 @@ interface GuestCall {
   readonly type?: string;
 }
 
-async function call({ address, method, path, body, token, type }: GuestCall, signal: AbortSignal): Promise<GuestAnswer> {
+async function call(
+  { address, method, path, body, token, type }: GuestCall,
+  signal: AbortSignal,
+): Promise<GuestAnswer> {
   return new Promise((resolve, reject) => {
     const headers = {
       "content-type": type ?? "application/json",

@@ -21,7 +21,10 @@ export function describe({ journal, operation }: SandboxEntry): Listing {
   return { journal, state: stateOf(journal, operation?.kind) };
 }
 
-function stateOf({ state }: Journal, operation: NonNullable<SandboxEntry["operation"]>["kind"] | undefined): ListedState {
+function stateOf(
+  { state }: Journal,
+  operation: NonNullable<SandboxEntry["operation"]>["kind"] | undefined,
+): ListedState {
   switch (state) {
     case "running":
       if (operation === "pause") return "pausing";

@@ -5,6 +5,7 @@
 import { runSteps, tryAll } from "@wrenn/system";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { MemoryImage } from "../memory/pager.ts";
+import { diskBelow } from "./backing.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
 import { asDiskError } from "./disk-errors.ts";
@@ -74,7 +75,7 @@ export async function pauseSandbox(
   try {
     await tryAll([
       { name: "free what it held", run: () => freeHoldings(context, running.sandboxId, holdings) },
-      { name: "seal the disk's layer", run: () => sealDiskLayer(layer) },
+      { name: "seal the disk's layer", run: () => sealDiskLayer(layer, diskBelow(layout, running.disk)) },
       { name: "remove the overlay", run: () => removeOverlays(holdings.files) },
     ]);
   } catch (error) {

@@ -47,7 +47,9 @@ export async function rollBack(
   dead: DeadJournal,
 ): Promise<PausedJournal> {
   if (dead.lastPause === null) {
-    throw new WrennError("recovery_unavailable", { message: "The sandbox has never been paused, or that is not kept." });
+    throw new WrennError("recovery_unavailable", {
+      message: "The sandbox has never been paused, or that is not kept.",
+    });
   }
   const manifest = await context.generations.read(dead.lastPause);
   await freeHoldings(context, dead.sandboxId, entry.holdings);

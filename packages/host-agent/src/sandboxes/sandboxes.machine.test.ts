@@ -1,6 +1,6 @@
 /** What only happens when two things coincide: a real VM, whose end is reported at a moment of the test's choice. */
 import { rm } from "node:fs/promises";
-import { minimalTemplateId, newId, platformTeamId, sandboxLimits } from "@wrenn/contract";
+import { generationLimits, minimalTemplateId, newId, platformTeamId, sandboxLimits } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, it } from "vitest";
@@ -14,6 +14,7 @@ import { SlotPool } from "../network/slot-pool.ts";
 import { testToken, TestHostAgent } from "../testing/host-agent-process.ts";
 import { Admission } from "./admission.ts";
 import type { SandboxContext } from "./context.ts";
+import { openFrozenStates } from "./frozen-states.ts";
 import { Sandboxes } from "./sandboxes.ts";
 
 const tag = "5b01";
@@ -72,10 +73,23 @@ it("a VM that ends while its creation is written down is dead, and frees everyth
   const engine = await new Engines({ layout, cgroups, choice: "tcg", qemu: undefined, bootFiles }).current();
   const engines = { current: () => Promise.resolve(endingAtCommit(engine)) };
   const admission = new Admission(layout);
-  const context: SandboxContext = { layout, engines, slots, cgroups, admission, dns: [], log };
-  const sandboxes = await Sandboxes.open(context, { running: [], dead: [] });
-  const { sandboxId: id } = await sandboxes.create({
-    sandboxId: newId("sandbox"),
+  const context: SandboxContext = {
+    layout,
+    engines,
+    slots,
+    cgroups,
+    admission,
+    ...(await openFrozenStates(layout, generationLimits.goldenBytes, log)),
+    memoryChoice: "auto",
+    servesPages: true,
+    suspectGarbage: () => undefined,
+    dns: [],
+    log,
+  };
+  const sandboxes = await Sandboxes.open(context, { running: [], paused: [], dead: [], isComplete: true });
+  const id = newId("sandbox");
+  await sandboxes.create({
+    sandboxId: id,
     teamId: platformTeamId,
     templateTeamId: platformTeamId,
     templateId: minimalTemplateId,
@@ -84,11 +98,12 @@ it("a VM that ends while its creation is written down is dead, and frees everyth
     diskMib: sandboxLimits.diskMib.min,
     envs: {},
     accessToken: testToken,
+    templateAccessToken: null,
   });
   try {
     const freed = await pollUntil(
       () => {
-        const journal = sandboxes.get(id);
+        const { journal } = sandboxes.get(id);
         return Promise.resolve(journal.state === "dead" && journal.process === null ? journal : null);
       },
       { timeoutMs: 10_000 },

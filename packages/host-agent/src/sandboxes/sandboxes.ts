@@ -129,7 +129,8 @@ export class Sandboxes {
     const engine = await this.#engine();
     await this.#entries.operate(entry, "recover", async (signal) => {
       const { journal } = entry;
-      if (journal.state !== "dead") throw new WrennError("recovery_unavailable", { message: "The sandbox has not died." });
+      if (journal.state !== "dead")
+        throw new WrennError("recovery_unavailable", { message: "The sandbox has not died." });
       if (source === "disk") return recoverFromDisk(this.#context, engine, entry, journal, accessToken, signal);
       const paused = await rollBack(this.#context, entry, journal);
       await resumeSandbox(this.#context, engine, entry, paused, accessToken, signal);
@@ -258,7 +259,14 @@ export class Sandboxes {
     start: (entry: SandboxEntry, signal: AbortSignal) => Promise<void>,
   ): Promise<Listing> {
     const { sandboxId } = facts;
-    const entry = this.#entries.add({ ...facts, state: "creating", slot: null, process: null, origin: null, steps: [] });
+    const entry = this.#entries.add({
+      ...facts,
+      state: "creating",
+      slot: null,
+      process: null,
+      origin: null,
+      steps: [],
+    });
     await this.#entries.operate(entry, "create", async (signal) => {
       try {
         await start(entry, signal);

@@ -3,7 +3,13 @@ import { type SandboxId, type TeamId, type TemplateId, WrennError } from "@wrenn
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { SandboxContext } from "./context.ts";
 import type { Sandboxes } from "./sandboxes.ts";
-import { dropSnapshot, findSnapshot, keepSnapshot, type KeptSnapshot, listSnapshots } from "../memory/snapshot-templates.ts";
+import {
+  dropSnapshot,
+  findSnapshot,
+  keepSnapshot,
+  type KeptSnapshot,
+  listSnapshots,
+} from "../memory/snapshot-templates.ts";
 
 export interface SnapshotListing {
   readonly kept: KeptSnapshot;

@@ -24,7 +24,9 @@ export async function watchVm(pagers: PagerProgram, holdings: Holdings): Promise
   const end = await Promise.race([vm.ended, lost()]);
   // The pager ends a VM that it cannot serve: it knows why.
   const status = await served.status();
-  return status?.state === "failed" ? { ...end, code: "memory_unreadable", message: status.message ?? end.message } : end;
+  return status?.state === "failed"
+    ? { ...end, code: "memory_unreadable", message: status.message ?? end.message }
+    : end;
 }
 
 /** What cannot be looked at, as without a free file descriptor, is no sign of an end. */
