@@ -16,6 +16,7 @@ const environmentSchema = z.object({
   WRENN_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
   WRENN_ENGINE: z.enum(engineChoices).default("auto"),
   WRENN_MEMORY: z.enum(memoryChoices).default("auto"),
+  WRENN_WARM_START: z.enum(["on", "off"]).default("on"),
   WRENN_GOLDEN_BYTES: z.coerce.number().int().min(0).default(generationLimits.goldenBytes),
   WRENN_QEMU_BIN: z.string().min(1).optional(),
   WRENN_DNS: z
@@ -37,6 +38,8 @@ export interface HostAgentConfig {
   readonly engine: (typeof engineChoices)[number];
   /** How frozen memory comes back. */
   readonly memory: MemoryChoice;
+  /** Whether the golden snapshot of default sandboxes is made before the host agent listens. */
+  readonly warmStart: boolean;
   /** What golden snapshots may take up of the disk. */
   readonly goldenBytes: number;
   readonly qemu: string | undefined;
@@ -58,6 +61,7 @@ export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgent
     slotPoolSize: env.WRENN_SLOT_POOL,
     engine: env.WRENN_ENGINE,
     memory: env.WRENN_MEMORY,
+    warmStart: env.WRENN_WARM_START === "on",
     goldenBytes: env.WRENN_GOLDEN_BYTES,
     qemu: env.WRENN_QEMU_BIN,
     dns: env.WRENN_DNS,

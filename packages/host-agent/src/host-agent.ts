@@ -86,6 +86,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
   const [sandboxes] = await Promise.all([Sandboxes.open(context, inventory), chooseEngine(engines, log)]);
   const snapshots = new Snapshots(context, sandboxes);
   garbage.suspect();
+  if (config.warmStart) await warm(sandboxes, log);
 
   const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
   const server = await listen(layout.hostAgentSocket, { sandboxes, snapshots, layout, hostFacts, log });
@@ -108,6 +109,15 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
       lock.close();
     },
   };
+}
+
+/** The first sandbox would have to wait for what is made here. Not being able to make it is for that sandbox to tell. */
+async function warm(sandboxes: Sandboxes, log: BaseLogger): Promise<void> {
+  try {
+    await sandboxes.warm();
+  } catch (error) {
+    log.error({ reason: describeError(error) }, "could not make the golden snapshot of default sandboxes");
+  }
 }
 
 /** A host agent without an engine still serves: it adopts, destroys, and says what is missing. */

@@ -8,6 +8,8 @@ import type { CreateRequest } from "./create.ts";
 import type { GoldenSnapshots } from "./golden-snapshots.ts";
 import { type HeldGeneration, holdGeneration } from "./held-generation.ts";
 
+type OriginRequest = Pick<CreateRequest, "templateTeamId" | "templateId" | "vcpus" | "memoryMib" | "diskMib">;
+
 /**
  * Held until the sandbox's own journal names it.
  * @throws WrennError `template_not_found`, `invalid_request` for sizes that the template does not allow, or why it cannot be made
@@ -16,7 +18,7 @@ export async function findOrigin(
   { layout, generations }: SandboxContext,
   golden: GoldenSnapshots,
   engine: Engine,
-  request: CreateRequest,
+  request: OriginRequest,
 ): Promise<HeldGeneration> {
   const { templateTeamId: teamId, templateId, vcpus, memoryMib, diskMib } = request;
   const files = await findTemplate(layout, teamId, templateId);
@@ -35,7 +37,7 @@ export async function findOrigin(
 }
 
 /** A frozen VM is as large as it was. */
-function assertSameSizes(request: CreateRequest, manifest: GenerationManifest): void {
+function assertSameSizes(request: OriginRequest, manifest: GenerationManifest): void {
   for (const name of ["vcpus", "memoryMib", "diskMib"] as const) {
     if (request[name] === manifest[name]) continue;
     throw new WrennError("invalid_request", {

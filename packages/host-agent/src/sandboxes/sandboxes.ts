@@ -1,6 +1,14 @@
 /** The sandboxes of this host, and the operations on them: one at a time for each. */
 import { setTimeout as delay } from "node:timers/promises";
-import { consoleLimits, type RecoverySource, type SandboxId, WrennError } from "@wrenn/contract";
+import {
+  consoleLimits,
+  minimalTemplateId,
+  platformTeamId,
+  type RecoverySource,
+  type SandboxId,
+  sandboxLimits,
+  WrennError,
+} from "@wrenn/contract";
 import { ConsoleLog, type ConsolePart } from "../engines/console-log.ts";
 import type { Engine, VmEnd } from "../engines/engine.ts";
 import { adoptSandbox, type Inventory } from "./adopt.ts";
@@ -86,6 +94,15 @@ export class Sandboxes {
         origin.letGo();
       }
     });
+  }
+
+  /** Makes the golden snapshot of sandboxes that are asked for without any size, so that the first of them need not wait for it. */
+  async warm(): Promise<void> {
+    const { vcpus, memoryMib, diskMib } = sandboxLimits;
+    const template = { templateTeamId: platformTeamId, templateId: minimalTemplateId };
+    const sizes = { vcpus: vcpus.default, memoryMib: memoryMib.default, diskMib: diskMib.default };
+    const golden = await findOrigin(this.#context, this.#golden, await this.#engine(), { ...template, ...sizes });
+    golden.letGo();
   }
 
   /**

@@ -73,7 +73,7 @@ export class TestHostAgent {
     if (options.boot === undefined) await symlink(installed.boot, layout.boot);
     if (options.boot === "panics") await makePanickingBoot(installed, layout);
     // The verdict on KVM costs seconds where it hangs, and has a test of its own.
-    const defaults = { WRENN_ENGINE: "tcg", WRENN_SLOT_POOL: "1", WRENN_LOG_LEVEL: "debug" };
+    const defaults = { WRENN_ENGINE: "tcg", WRENN_SLOT_POOL: "1", WRENN_WARM_START: "off", WRENN_LOG_LEVEL: "debug" };
     return new TestHostAgent(layout, {
       ...process.env,
       ...defaults,
