@@ -72,6 +72,8 @@ export interface Layout {
   /** The built guest agent, which the initramfs carries, and the record of what it was built from. */
   readonly guestAgent: string;
   readonly guestAgentRecord: string;
+  /** Captures, folds and serves guests' memory. */
+  readonly pager: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
   generation(id: GenerationId): GenerationLayout;
@@ -103,6 +105,7 @@ export function wrennLayout(root: string): Layout {
     bin: inRoot("bin"),
     guestAgent: inRoot("bin", "wrenn-guest"),
     guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
+    pager: inRoot("bin", "wrenn-pager"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
     generation: (id) => generationLayout(inRoot("generations", id)),
