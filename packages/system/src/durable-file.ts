@@ -1,6 +1,7 @@
 /** Files that must survive a crash: written beside their place, flushed, renamed over it, and the directory flushed. */
 import { randomBytes } from "node:crypto";
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { constants } from "node:fs";
+import { open, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 
 export interface DurableWriteOptions {
@@ -55,6 +56,19 @@ export async function syncDirectory(directory: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/** Makes a directory of files, which other programs may have written, last with all that is in them. */
+export async function syncFilesIn(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const handle = await open(path.join(directory, name), constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+  await syncDirectory(directory);
 }
 
 export function isMissingFile(error: unknown): boolean {

@@ -8,3 +8,4 @@ export * from "./poll.ts";
 export * from "./process-identity.ts";
 export * from "./steps.ts";
 export * from "./subprocess.ts";
+export * from "./untrusted-file.ts";

@@ -76,6 +76,8 @@ export interface Layout {
   readonly guestAgentRecord: string;
   /** What is loaded into an engine that has no memory backends of ours itself: it gives the VM the memory it is to have. */
   readonly memoryLibrary: string;
+  /** Captures, folds and serves guests' memory. */
+  readonly pager: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
   generation(id: GenerationId): GenerationLayout;
@@ -109,6 +111,7 @@ export function wrennLayout(root: string): Layout {
     guestAgent: inRoot("bin", "wrenn-guest"),
     guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
     memoryLibrary: inRoot("bin", "libwrenn-memory.so"),
+    pager: inRoot("bin", "wrenn-pager"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
     generation: (id) => generationLayout(inRoot("generations", id)),

@@ -1,13 +1,19 @@
-/** Writes states that are spread over many layers anew, as one, in the background. */
-import type { GenerationId } from "@wrenn/contract";
+/**
+ * Writes states that are spread over many layers anew, as one, in the background and one at a time. What it replaces is garbage as soon as
+ * nobody uses it; a fold that is cut short leaves the old files in use and its own as garbage.
+ */
+import { rm, statfs } from "node:fs/promises";
+import { type GenerationId, generationLimits, hostReserve, type LayerId, newId, WrennError } from "@wrenn/contract";
 import type { LayerLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import type { Generations } from "./generations.ts";
+import type { GenerationManifest } from "./manifest.ts";
 import type { PagerProgram } from "./pager.ts";
+import { usedBytesIn } from "./sizes.ts";
 
 export interface FoldContext {
   readonly generations: Generations;
-  readonly pager: PagerProgram;
+  readonly pager: Pick<PagerProgram, "fold">;
   /** Makes one sealed layer over `rootfs` of the chain of disk layers under `top`. */
   readonly flattenDisk: (
     options: { readonly top: string; readonly rootfs: string; readonly target: LayerLayout },
@@ -23,6 +29,9 @@ export interface FoldDemand {
 
 export class FoldQueue {
   readonly #context: FoldContext;
+  readonly #waiting = new Map<GenerationId, FoldDemand>();
+  readonly #closing = new AbortController();
+  #work: Promise<void> | null = null;
 
   constructor(context: FoldContext) {
     this.#context = context;
@@ -30,12 +39,115 @@ export class FoldQueue {
 
   /** Folds the generation when its turn comes, if it needs it then. */
   add(id: GenerationId, demand: FoldDemand = {}): void {
-    this.#context.log.debug({ id, demand }, "fold");
+    if (this.#closing.signal.aborted) return;
+    this.#waiting.set(id, { flat: demand.flat === true || this.#waiting.get(id)?.flat === true });
+    this.#work ??= this.#foldAll();
   }
 
   /** Resolves when nothing is left to fold. */
-  async idle(): Promise<void> {}
+  async idle(): Promise<void> {
+    await this.#work;
+  }
 
   /** Ends the fold under way and takes no more. What it has written is removed. */
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#waiting.clear();
+    this.#closing.abort(new WrennError("sandbox_busy", { message: "The host agent stops." }));
+    await this.#work;
+  }
+
+  async #foldAll(): Promise<void> {
+    const { generations, log } = this.#context;
+    for (;;) {
+      const [next] = this.#waiting;
+      if (next === undefined) break;
+      const [id, demand] = next;
+      this.#waiting.delete(id);
+      try {
+        await generations.using(id, (manifest) => this.#fold(manifest, demand));
+      } catch (error) {
+        // Nothing is lost by it: the generation is as it was, only slower to start.
+        log.warn({ generation: id, err: error }, "not folded");
+      }
+    }
+    this.#work = null;
+  }
+
+  async #fold(manifest: GenerationManifest, { flat = false }: FoldDemand): Promise<void> {
+    const { generations, log } = this.#context;
+    const memory = this.#mustFoldMemory(manifest, flat) ? newId("layer") : null;
+    const disk = manifest.disk.layers.length > generationLimits.layers ? newId("layer") : null;
+    const made = [memory, disk].filter((layer) => layer !== null);
+    if (made.length === 0) return;
+    const replaced = [
+      ...(memory === null ? [] : manifest.memory.layers),
+      ...(disk === null ? [] : manifest.disk.layers),
+    ];
+    await this.#assertSpace(replaced);
+
+    const release = generations.pins.hold(made);
+    try {
+      const parts = await this.#write(manifest, memory, disk);
+      // From here on the new layers may be the ones that count, so nothing but garbage collection may remove them.
+      await generations.republish(manifest, parts);
+    } finally {
+      release();
+    }
+    log.info({ generation: manifest.id, replaced: replaced.length, made: made.length }, "folded");
+  }
+
+  #mustFoldMemory({ memory }: GenerationManifest, flat: boolean): boolean {
+    const { layers, extents } = generationLimits;
+    return !memory.flat && (flat || memory.layers.length > layers || memory.extents > extents);
+  }
+
+  async #write(
+    manifest: GenerationManifest,
+    memory: LayerId | null,
+    disk: LayerId | null,
+  ): Promise<Pick<GenerationManifest, "memory" | "disk">> {
+    const { layout } = this.#context.generations;
+    try {
+      return {
+        memory: memory === null ? manifest.memory : await this.#foldMemory(manifest, memory),
+        disk: disk === null ? manifest.disk : await this.#foldDisk(manifest, disk),
+      };
+    } catch (error) {
+      // At once, because it may be what has filled the disk.
+      for (const layer of [memory, disk]) {
+        if (layer !== null) await rm(layout.layer(layer).directory, { recursive: true, force: true });
+      }
+      throw error;
+    }
+  }
+
+  async #foldMemory(manifest: GenerationManifest, layer: LayerId): Promise<GenerationManifest["memory"]> {
+    const { generations, pager } = this.#context;
+    const files = generations.layout.generation(manifest.id);
+    // A name of its own: whoever reads the old header goes on.
+    const header = `memory-${layer}.header`;
+    const request = { header: files.header(manifest.memory.header), layer, output: files.header(header) };
+    return { header, ...(await pager.fold(request, this.#closing.signal)) };
+  }
+
+  async #foldDisk({ disk }: GenerationManifest, layer: LayerId): Promise<GenerationManifest["disk"]> {
+    const { generations, flattenDisk } = this.#context;
+    const [top] = disk.layers;
+    if (top === undefined) return disk;
+    const { rootfs } = disk;
+    const options = { top: generations.layout.layer(top).disk, rootfs, target: generations.layout.layer(layer) };
+    await flattenDisk(options, this.#closing.signal);
+    return { layers: [layer], rootfs };
+  }
+
+  /** A fold takes at most what it replaces, and is no reason to fill the disk. */
+  async #assertSpace(replaced: readonly LayerId[]): Promise<void> {
+    const { layout } = this.#context.generations;
+    const sizes = await Promise.all(replaced.map((layer) => usedBytesIn(layout.layer(layer).directory)));
+    const needed = sizes.reduce((sum, bytes) => sum + bytes, hostReserve.diskBytes);
+    const { bavail, bsize } = await statfs(layout.layers);
+    if (bavail * bsize >= needed) return;
+    const message = `Folding takes up to ${needed - hostReserve.diskBytes} bytes.`;
+    throw new WrennError("host_out_of_disk", { message });
+  }
 }

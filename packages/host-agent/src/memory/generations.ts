@@ -1,62 +1,56 @@
 /** The committed states on this machine. */
-import type { GenerationId, LayerId } from "@wrenn/contract";
-import type { Layout } from "@wrenn/system";
+import { createHash } from "node:crypto";
+import { mkdir, readFile } from "node:fs/promises";
+import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
+import { type Layout, readUntrusted, syncDirectory, syncFilesIn, writeDurably, writeJsonDurably } from "@wrenn/system";
+import { passable } from "../directories.ts";
+import { assertFiles, GenerationDraft } from "./draft.ts";
 import { type GenerationManifest, layersOf, type MachineIdentity } from "./manifest.ts";
-import type { MemoryImage, PagerProgram } from "./pager.ts";
+import type { PagerProgram } from "./pager.ts";
 import { Pins } from "./pins.ts";
+import { readManifest } from "./read-manifest.ts";
+import { asDiskError } from "./sizes.ts";
 
-/** What the maker of a generation knows of it; the rest of the manifest follows from its files. */
-export interface GenerationContent extends Omit<
-  GenerationManifest,
-  "version" | "id" | "createdAt" | "memory" | "deviceState" | "newBytes"
-> {
-  /** What the capture into the draft's header and memory layer told. */
-  readonly memory: MemoryImage;
-  /** The file that the engine wrote. It is copied, because the engine may still have it open. */
-  readonly deviceState: string;
-}
+/** A hint is not worth more; it names some thousands of pages. */
+const maxWorkingSetBytes = 16_777_216;
 
-/** A generation in the making. What it has on the disk is safe from garbage collection until `release` or `discard`. */
-export interface GenerationDraft {
-  readonly id: GenerationId;
-  /** Where the capture writes the header. */
-  readonly header: string;
-  /** What a capture and a disk that is kept may become. Neither needs to be used. */
-  readonly memoryLayer: LayerId;
-  readonly diskLayer: LayerId;
-  /**
-   * The commit: makes everything last, then publishes the manifest. Stays held until `release`.
-   * @throws WrennError `host_out_of_disk`, `internal`; nothing is committed then, once `discard` has been called
-   */
-  publish(content: GenerationContent): Promise<GenerationManifest>;
-  /** To be called once a journal, template or golden record names the generation. */
-  release(): void;
-  /** Removes all of it, committed or not. Can be called again. */
-  discard(): Promise<void>;
+/** A frozen state that garbage collection leaves alone, whatever else happens to it. */
+export interface HeldGeneration {
+  readonly manifest: GenerationManifest;
+  readonly letGo: () => void;
 }
 
 export class Generations {
   /** What is in use by this process. */
   readonly pins = new Pins();
   readonly layout: Layout;
-  readonly #pager: PagerProgram;
+  readonly #pager: Pick<PagerProgram, "verify">;
+  readonly #verified = new Map<LayerId, Promise<void>>();
 
-  private constructor(layout: Layout, pager: PagerProgram) {
+  private constructor(layout: Layout, pager: Pick<PagerProgram, "verify">) {
     this.layout = layout;
     this.#pager = pager;
   }
 
-  static async open(layout: Layout, pager: PagerProgram): Promise<Generations> {
+  static async open(layout: Layout, pager: Pick<PagerProgram, "verify">): Promise<Generations> {
+    await mkdir(layout.generations, { recursive: true, mode: 0o700 });
+    await mkdir(layout.golden, { recursive: true, mode: 0o700 });
+    // Engines open the disks in here, which they are told the names of.
+    await mkdir(layout.layers, { recursive: true, mode: passable });
+    await syncDirectory(layout.root);
     return new Generations(layout, pager);
   }
 
   async begin(): Promise<GenerationDraft> {
-    throw new Error("begin");
+    return GenerationDraft.begin(this.layout, this.pins);
   }
 
   /** @throws WrennError `snapshot_damaged` when it is missing or not whole */
   async read(id: GenerationId): Promise<GenerationManifest> {
-    throw new Error(id);
+    const manifest = await readManifest(this.layout, id);
+    if (manifest !== null) return manifest;
+    const message = "The frozen state has no manifest.";
+    throw new WrennError("snapshot_damaged", { message, details: { generation: id } });
   }
 
   /**
@@ -65,30 +59,106 @@ export class Generations {
    * @throws WrennError `snapshot_damaged` when it is missing or not whole
    */
   async using<Result>(id: GenerationId, work: (manifest: GenerationManifest) => Promise<Result>): Promise<Result> {
-    const manifest = await this.read(id);
-    const release = this.pins.hold([id, ...layersOf(manifest)]);
+    const { manifest, letGo } = await this.hold(id);
     try {
       return await work(manifest);
     } finally {
-      release();
+      letGo();
+    }
+  }
+
+  /**
+   * A generation whose files stay until it is let go of.
+   * @throws WrennError `snapshot_damaged` when it is missing or not whole
+   */
+  async hold(id: GenerationId): Promise<HeldGeneration> {
+    for (;;) {
+      const manifest = await this.read(id);
+      const letGo = this.pins.hold([id, ...layersOf(manifest)]);
+      try {
+        // Between reading and holding it may have been folded, and its old layers collected.
+        const now = await this.read(id);
+        if (layersOf(now).join() === layersOf(manifest).join()) return { manifest: now, letGo };
+      } catch (error) {
+        letGo();
+        throw error;
+      }
+      letGo();
+    }
+  }
+
+  /**
+   * Gives a generation other files with the same content. The old ones stay, for those who use them, until they are collected.
+   * @throws WrennError `host_out_of_disk`; the old or the new manifest counts then
+   */
+  async republish(current: GenerationManifest, parts: Pick<GenerationManifest, "memory" | "disk">): Promise<void> {
+    const files = this.layout.generation(current.id);
+    const before = new Set(layersOf(current));
+    try {
+      await assertFiles(this.layout, files.header(parts.memory.header), parts);
+      for (const layer of layersOf(parts)) {
+        if (!before.has(layer)) await syncFilesIn(this.layout.layer(layer).directory);
+      }
+      await syncDirectory(this.layout.layers);
+      await syncFilesIn(files.directory);
+      await writeJsonDurably(files.manifest, { ...current, ...parts }, 0o400);
+    } catch (error) {
+      throw asDiskError(error);
     }
   }
 
   /** @throws WrennError `snapshot_incompatible`, naming both machines; `snapshot_damaged` when a file is missing or changed */
   async assertRestorable(manifest: GenerationManifest, machine: MachineIdentity): Promise<void> {
-    throw new Error(`${manifest.id} ${machine.cpu}`);
+    assertSameMachine(manifest.machine, machine);
+    const files = this.layout.generation(manifest.id);
+    await assertFiles(this.layout, files.header(manifest.memory.header), manifest);
+    const content = await readFile(files.deviceState).catch((cause: unknown) => {
+      throw damagedDeviceState(manifest.id, cause);
+    });
+    const sha256 = createHash("sha256").update(content).digest("hex");
+    if (sha256 !== manifest.deviceState.sha256) throw damagedDeviceState(manifest.id, undefined);
   }
 
   /**
-   * Reads a flat image whole before this process has it mapped for the first time: nobody checks what an engine maps.
+   * Reads a flat image whole before this process has it mapped for the first time: nobody checks what an engine maps. What a pager
+   * serves it checks itself.
    * @throws WrennError `snapshot_damaged`
    */
-  async verifyOnce(manifest: GenerationManifest, signal: AbortSignal): Promise<void> {
-    await this.#pager.verify(this.layout.generation(manifest.id).header(manifest.memory.header), signal);
+  async verifyOnce(manifest: GenerationManifest): Promise<void> {
+    const [layer] = manifest.memory.layers;
+    if (!manifest.memory.flat || layer === undefined) return;
+    let verified = this.#verified.get(layer);
+    if (verified === undefined) {
+      verified = this.#pager.verify(this.layout.generation(manifest.id).header(manifest.memory.header));
+      this.#verified.set(layer, verified);
+      // It may be mended, or was only out of time.
+      verified.catch(() => this.#verified.delete(layer));
+    }
+    await verified;
   }
 
   /** Keeps what a pager recorded of the pages that were needed first, for the next start from this generation. */
   async keepWorkingSet(id: GenerationId, recorded: string): Promise<void> {
-    throw new Error(`${id} ${recorded}`);
+    const content = await readUntrusted(recorded, maxWorkingSetBytes);
+    if (content === null) return;
+    await this.using(id, async () => {
+      await writeDurably(this.layout.generation(id).workingSet, content, { mode: 0o400 });
+    });
   }
+}
+
+function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
+  const keys = ["engine", "version", "cpu", "machine"] as const;
+  const different = keys.filter((key) => frozen[key] !== present[key]);
+  if (different.length === 0) return;
+  const named = different.map((key) => `${key} ${frozen[key]}, not ${present[key]}`).join("; ");
+  throw new WrennError("snapshot_incompatible", {
+    message: `The frozen state needs ${named}.`,
+    details: { frozen, host: present, different },
+  });
+}
+
+function damagedDeviceState(generation: GenerationId, cause: unknown): WrennError {
+  const message = "The state of the devices is not what was written.";
+  return new WrennError("snapshot_damaged", { message, details: { generation }, cause });
 }

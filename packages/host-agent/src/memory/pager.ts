@@ -1,6 +1,18 @@
 /** `wrenn-pager`, the program that captures, folds, verifies and serves memory images (docs/memory-images.md). */
-import type { LayerId } from "@wrenn/contract";
-import type { Layout, ProcessIdentity, SandboxLayout } from "@wrenn/system";
+import { rm } from "node:fs/promises";
+import { deadlines, type ErrorCode, type LayerId, WrennError } from "@wrenn/contract";
+import {
+  endProcess,
+  identifyProcess,
+  type Layout,
+  pollUntil,
+  type ProcessIdentity,
+  readUntrusted,
+  type RunOptions,
+  runUnchecked,
+  type SandboxLayout,
+  startDaemon,
+} from "@wrenn/system";
 import { z } from "zod";
 import type { CgroupMembership } from "../engines/cgroups.ts";
 import { idSchema } from "./manifest.ts";
@@ -62,9 +74,35 @@ export type PagerStatus = z.infer<typeof pagerStatusSchema>;
 
 export interface Pager {
   readonly identity: ProcessIdentity;
-  /** What it last wrote down; null when that is missing or cannot be read. */
+  /** What it last wrote down; null when there is nothing that can be read. */
   status(): Promise<PagerStatus | null>;
 }
+
+const captureSchema = imageSchema.extend({
+  pages_examined: z.number().int(),
+  pages_written: z.number().int(),
+  pages_zeroed: z.number().int(),
+  bytes_written: z.number().int(),
+});
+
+const inspectSchema = imageSchema.extend({ memory_size: z.number().int() });
+
+const failureSchema = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
+
+/** The program's own codes (docs/memory-images.md), where ours says more than that it failed. */
+const failureCodes: ReadonlyMap<string, ErrorCode> = new Map([
+  ["header_missing", "snapshot_damaged"],
+  ["header_damaged", "snapshot_damaged"],
+  ["layer_missing", "snapshot_damaged"],
+  ["layer_damaged", "snapshot_damaged"],
+  ["disk_full", "host_out_of_disk"],
+]);
+
+/** It is two lines long; an engine's user can write it, too. */
+const maxStatusBytes = 65_536;
+const maxLogBytes = 1_048_576;
+
+const mebibyte = 1_048_576;
 
 export class PagerProgram {
   readonly #layout: Layout;
@@ -75,30 +113,141 @@ export class PagerProgram {
 
   /** @throws WrennError `snapshot_damaged` for a parent that cannot be read, `host_out_of_disk`, `engine_failed` */
   async capture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureResult> {
-    throw new Error(`${this.#layout.root} ${request.pid} ${signal.aborted}`);
+    const { pid, memoryMib, mapped, parentHeader, layer, header } = request;
+    const region =
+      "file" in mapped ? ["--mapped-file", mapped.file] : ["--address", await regionAddress(mapped.status)];
+    const args = [
+      ["--pid", String(pid), "--memory-size", String(memoryMib * mebibyte), ...region],
+      parentHeader === null ? [] : ["--parent", parentHeader],
+      ["--layers", this.#layout.layers, "--layer", layer, "--header", header],
+    ];
+    const options = { timeoutMs: deadlines.memoryCapture, signal };
+    const result = captureSchema.parse(await this.#run(["capture", ...args.flat()], options));
+    const { layers, flat, extents } = result;
+    // Where nothing has changed, a layer would be kept by nobody.
+    if (!layers.includes(layer)) await rm(this.#layout.layer(layer).directory, { recursive: true, force: true });
+    return {
+      ...{ layers, flat, extents },
+      pagesExamined: result.pages_examined,
+      pagesWritten: result.pages_written,
+      pagesZeroed: result.pages_zeroed,
+      bytesWritten: result.bytes_written,
+    };
   }
 
   /** Writes the same image anew, as one flat layer. @throws WrennError as `capture` */
-  async fold(request: FoldRequest, signal: AbortSignal): Promise<MemoryImage> {
-    throw new Error(`${request.header} ${signal.aborted}`);
+  async fold({ header, layer, output }: FoldRequest, signal: AbortSignal): Promise<MemoryImage> {
+    const args = ["--header", header, "--layers", this.#layout.layers, "--layer", layer, "--output", output];
+    return imageSchema.parse(await this.#run(["fold", ...args], { timeoutMs: deadlines.memoryFold, signal }));
   }
 
   /** Reads every byte of every layer. @throws WrennError `snapshot_damaged` */
-  async verify(header: string, signal: AbortSignal): Promise<void> {
-    throw new Error(`${header} ${signal.aborted}`);
+  async verify(header: string): Promise<void> {
+    const args = ["--header", header, "--layers", this.#layout.layers];
+    await this.#run(["verify", ...args], { timeoutMs: deadlines.memoryVerify });
   }
 
-  async inspect(header: string, signal: AbortSignal): Promise<MemoryImage & { readonly memoryBytes: number }> {
-    throw new Error(`${header} ${signal.aborted}`);
+  /** What a header says. @throws WrennError `snapshot_damaged` */
+  async inspect(header: string): Promise<MemoryImage & { readonly memoryMib: number }> {
+    const result = inspectSchema.parse(await this.#run(["inspect", "--header", header], {}));
+    const { layers, flat, extents } = result;
+    return { layers, flat, extents, memoryMib: result.memory_size / mebibyte };
   }
 
-  /** Resolves when it listens on `files.pagerSocket`. @throws WrennError as `capture`; nothing is left running then */
+  /**
+   * Starts the process that serves one VM's memory, which outlives this one and ends with the VM. Resolves when it listens on
+   * `files.pagerSocket`.
+   * @throws WrennError as `capture`; nothing is left running then
+   */
   async start(request: PagerRequest, signal: AbortSignal): Promise<Pager> {
-    throw new Error(`${request.header} ${signal.aborted}`);
+    const { files, uid, header, workingSet, record, cgroup } = request;
+    // The sandbox's engine could have left links in their places, which root would follow.
+    for (const file of [files.pagerSocket, files.pagerStatus, files.pagerLog, record]) {
+      await rm(file, { recursive: true, force: true });
+    }
+    const args = [
+      ["--socket", files.pagerSocket, "--status", files.pagerStatus, "--uid", String(uid)],
+      ["--header", header, "--layers", this.#layout.layers, "--record", record],
+      workingSet === null ? [] : ["--working-set", workingSet],
+      cgroup.procsFiles.flatMap((file) => ["--cgroup-procs", file]),
+    ];
+    const { pid, exited } = await startDaemon(this.#layout.pager, ["serve", ...args.flat()], {
+      logFile: files.pagerLog,
+      env: environment(),
+    });
+    const identity = await identifyProcess(pid);
+    let running = identity !== null;
+    void exited.then(() => (running = false));
+    try {
+      const look = async (): Promise<PagerStatus | null> => {
+        const status = await readStatus(files.pagerStatus);
+        return status ?? (running ? null : { state: "failed", regions: [] });
+      };
+      const status = await pollUntil(look, { timeoutMs: deadlines.pagerStart, intervalMs: 2, signal });
+      if (identity === null || status === null || status.state === "failed") throw await startFailure(files, status);
+    } catch (error) {
+      if (identity !== null) await endProcess(identity, deadlines.engineQuit);
+      throw error;
+    }
+    return pagerOf(identity, files);
   }
 
-  /** A pager that an earlier host agent started. */
-  adopt(identity: ProcessIdentity, files: SandboxLayout): Pager {
-    throw new Error(`${identity.pid} ${files.directory}`);
+  async #run(args: readonly string[], options: RunOptions): Promise<unknown> {
+    const { exitCode, stdout, stderr } = await runUnchecked(this.#layout.pager, args, {
+      ...options,
+      env: environment(),
+    });
+    if (exitCode !== 0)
+      throw failure(stderr, `wrenn-pager ${args[0]} exited with ${exitCode}: ${stderr.slice(-2_000)}`);
+    return JSON.parse(stdout) as unknown;
   }
+}
+
+/** A pager that runs already, perhaps since the life of another host agent process. */
+export function pagerOf(identity: ProcessIdentity, files: SandboxLayout): Pager {
+  return { identity, status: () => readStatus(files.pagerStatus) };
+}
+
+/** Where in the engine's process guest memory begins, as `wrenn-pager capture` wants it. */
+async function regionAddress(statusFile: string): Promise<string> {
+  const region = (await readStatus(statusFile))?.regions[0];
+  if (region === undefined) {
+    throw new WrennError("engine_failed", { message: "The pager has not been told where the guest's memory lies." });
+  }
+  return `0x${region.base_host_virt_addr.toString(16)}`;
+}
+
+async function readStatus(file: string): Promise<PagerStatus | null> {
+  const content = await readUntrusted(file, maxStatusBytes);
+  return content === null ? null : (parsedOr(pagerStatusSchema, content.toString()) ?? null);
+}
+
+async function startFailure(files: SandboxLayout, status: PagerStatus | null): Promise<WrennError> {
+  const log = (await readUntrusted(files.pagerLog, maxLogBytes))?.toString() ?? "";
+  const late = status === null ? `did not listen within ${deadlines.pagerStart} ms` : "could not start";
+  return failure(log, `wrenn-pager ${late}: ${status?.message ?? log.slice(-2_000)}`);
+}
+
+/** The error that the program printed last, or else one with this message. */
+function failure(stderr: string, message: string): WrennError {
+  const printed = parsedOr(failureSchema, stderr.trimEnd().split("\n").at(-1) ?? "")?.error;
+  if (printed === undefined) return new WrennError("engine_failed", { message });
+  return new WrennError(failureCodes.get(printed.code) ?? "engine_failed", {
+    message: `wrenn-pager: ${printed.message}.`,
+    details: { pager_code: printed.code },
+  });
+}
+
+/** Undefined for what is not JSON of this shape. */
+function parsedOr<Value>(schema: z.ZodType<Value>, text: string): Value | undefined {
+  try {
+    return schema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What it gets to see of the host agent's environment. */
+function environment(): NodeJS.ProcessEnv {
+  return { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin" };
 }

@@ -2,20 +2,12 @@
  * What keeps generations and layers from being garbage: journals of sandboxes, snapshot templates and golden records. What each of them
  * names is kept, with every layer that a named generation's manifest names; nothing is counted anywhere.
  */
-import path from "node:path";
-import {
-  type GenerationId,
-  type LayerId,
-  parseUuid,
-  type SnapshotTemplate,
-  snapshotTemplateSchema,
-  templateManifestSchema,
-  WrennError,
-} from "@wrenn/contract";
-import { type Layout, readJson } from "@wrenn/system";
+import type { GenerationId, LayerId } from "@wrenn/contract";
+import type { Layout } from "@wrenn/system";
 import { readGoldenRecords } from "./golden-record.ts";
 import { layersOf } from "./manifest.ts";
-import { idsIn, readManifest } from "./read-manifest.ts";
+import { readManifest } from "./read-manifest.ts";
+import { listSnapshots } from "./snapshot-templates.ts";
 
 export interface Roots {
   readonly generations: ReadonlySet<GenerationId>;
@@ -41,7 +33,7 @@ export async function collectRoots(layout: Layout, journals: readonly JournalRoo
  * @throws WrennError `snapshot_damaged` for a template that cannot be read: nothing can be said to be garbage then
  */
 export async function rootsBesideGolden(layout: Layout, journals: readonly JournalRoots[]): Promise<Roots> {
-  const snapshots = (await readSnapshotTemplates(layout)).map(({ generation }) => parseUuid("generation", generation));
+  const snapshots = (await listSnapshots(layout)).map(({ generation }) => generation);
   return {
     generations: new Set([...journals.flatMap(({ generations }) => generations), ...snapshots]),
     layers: new Set(journals.flatMap(({ layers }) => layers)),
@@ -73,21 +65,4 @@ export async function reachFrom(layout: Layout, roots: Roots): Promise<Reach> {
     }
   }
   return { layers, headers, unreadable };
-}
-
-async function readSnapshotTemplates(layout: Layout): Promise<SnapshotTemplate[]> {
-  const teamsDirectory = path.join(layout.images, "teams");
-  const snapshots: SnapshotTemplate[] = [];
-  for (const team of await idsIn("team", teamsDirectory)) {
-    for (const template of await idsIn("template", path.join(teamsDirectory, team))) {
-      const file = layout.template(team, template).manifest;
-      const manifest = templateManifestSchema.nullable().safeParse(await readJson(file));
-      if (!manifest.success) {
-        throw new WrennError("snapshot_damaged", { message: `${file} is not a manifest.`, cause: manifest.error });
-      }
-      const snapshot = snapshotTemplateSchema.safeParse(manifest.data);
-      if (snapshot.success) snapshots.push(snapshot.data);
-    }
-  }
-  return snapshots;
 }

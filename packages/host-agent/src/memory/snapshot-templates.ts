@@ -1,17 +1,18 @@
 /** Snapshot templates on this host: a small file each that names a generation, and so keeps it. */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import path from "node:path";
 import {
   type GenerationId,
   parseUuid,
   type SnapshotTemplate,
-  snapshotTemplateSchema,
   type TeamId,
   type TemplateId,
+  templateManifestSchema,
   WrennError,
 } from "@wrenn/contract";
-import { isMissingFile, type Layout, readJson, syncDirectory, writeJsonDurably } from "@wrenn/system";
+import { type Layout, readJson, syncDirectory, writeJsonDurably } from "@wrenn/system";
 import { passable } from "../directories.ts";
+import { idsIn } from "./read-manifest.ts";
 
 export interface KeptSnapshot extends Omit<SnapshotTemplate, "generation"> {
   readonly generation: GenerationId;
@@ -19,15 +20,22 @@ export interface KeptSnapshot extends Omit<SnapshotTemplate, "generation"> {
   readonly templateId: TemplateId;
 }
 
-/** Null when there is no snapshot template of that id. */
+/**
+ * Null when there is no snapshot template of that id.
+ * @throws WrennError `snapshot_damaged` when what is there cannot be read: it may need anything
+ */
 export async function findSnapshot(
   layout: Layout,
   teamId: TeamId,
   templateId: TemplateId,
 ): Promise<KeptSnapshot | null> {
-  const parsed = snapshotTemplateSchema.safeParse(await readJson(layout.template(teamId, templateId).manifest));
-  if (!parsed.success) return null;
-  const { generation, sizeBytes } = parsed.data;
+  const file = layout.template(teamId, templateId).manifest;
+  const manifest = templateManifestSchema.nullable().safeParse(await readJson(file));
+  if (!manifest.success) {
+    throw new WrennError("snapshot_damaged", { message: `${file} is not a manifest.`, cause: manifest.error });
+  }
+  if (manifest.data === null || !("generation" in manifest.data)) return null;
+  const { generation, sizeBytes } = manifest.data;
   return { generation: parseUuid("generation", generation), sizeBytes, teamId, templateId };
 }
 
@@ -48,22 +56,14 @@ export async function dropSnapshot(layout: Layout, teamId: TeamId, templateId: T
   await syncDirectory(path.dirname(directory));
 }
 
+/** @throws WrennError `snapshot_damaged` */
 export async function listSnapshots(layout: Layout): Promise<KeptSnapshot[]> {
   const found: KeptSnapshot[] = [];
-  for (const team of await names(layout.teams)) {
-    for (const template of await names(path.join(layout.teams, team))) {
-      const snapshot = await findSnapshot(layout, parseUuid("team", team), parseUuid("template", template));
+  for (const team of await idsIn("team", layout.teams)) {
+    for (const template of await idsIn("template", path.join(layout.teams, team))) {
+      const snapshot = await findSnapshot(layout, team, template);
       if (snapshot !== null) found.push(snapshot);
     }
   }
   return found;
-}
-
-async function names(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (isMissingFile(error)) return [];
-    throw error;
-  }
 }

@@ -1,7 +1,7 @@
 /** Writes the state of a frozen VM into a new generation: the pages that changed, the state of its devices, its disk. */
 import { required, type Holdings, type SandboxContext } from "./context.ts";
 import type { MachineIdentity } from "../engines/engine.ts";
-import type { GenerationContent, GenerationDraft } from "../memory/generations.ts";
+import type { GenerationContent, GenerationDraft } from "../memory/draft.ts";
 import type { CaptureRequest, MemoryImage } from "../memory/pager.ts";
 import { factsOf, type Disk, type MemorySource, type RunningJournal, type SandboxFacts } from "./journal.ts";
 

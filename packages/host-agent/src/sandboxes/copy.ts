@@ -4,14 +4,14 @@
  */
 import { runSteps } from "@wrenn/system";
 import { createOverlay, keepAsDiskLayer, removeOverlay } from "../disks/qcow2.ts";
+import { asDiskError } from "../memory/sizes.ts";
+import type { HeldGeneration } from "../memory/generations.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { MemoryImage } from "../memory/pager.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { asDiskError } from "./disk-errors.ts";
 import { settleDiskSwitch } from "./disk-switch.ts";
 import { syncGuest } from "./guest-client.ts";
-import { type HeldGeneration } from "./held-generation.ts";
 import type { RunningJournal } from "./journal.ts";
 import { StepClock } from "./step-clock.ts";
 

@@ -6,6 +6,7 @@ import { type GenerationId, newId, type TeamId, type TemplateId } from "@wrenn/c
 import { type BootFiles, findBootFiles, type TemplateFiles } from "../disks/boot-files.ts";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { Engine } from "../engines/engine.ts";
+import type { HeldGeneration } from "../memory/generations.ts";
 import { goldenKey, type GoldenShape } from "../memory/golden-record.ts";
 import { diskBelow } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
@@ -13,7 +14,6 @@ import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
 import { runInGuest, syncGuest } from "./guest-client.ts";
-import { type HeldGeneration, holdGeneration } from "./held-generation.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
 
 /** What decides which golden snapshot fits a create. */
@@ -58,7 +58,7 @@ export class GoldenSnapshots {
     const making = this.#making.get(key) ?? this.#make(frozen, engine, boot, shape);
     this.#making.set(key, making);
     try {
-      return await holdGeneration(this.#context.generations, await making);
+      return await this.#context.generations.hold(await making);
     } finally {
       this.#making.delete(key);
     }
@@ -76,7 +76,7 @@ export class GoldenSnapshots {
     const record = await golden.find(shape);
     if (record === null) return null;
     try {
-      const held = await holdGeneration(generations, record.generation);
+      const held = await generations.hold(record.generation);
       await golden.touch(record.key);
       return held;
     } catch (error) {

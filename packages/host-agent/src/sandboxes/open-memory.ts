@@ -42,7 +42,7 @@ export async function openMemory(
   const flat = await flatImage(context, manifest);
   const [layer] = flat.memory.layers;
   if (flat.memory.flat && layer !== undefined && context.memoryChoice !== "uffd") {
-    await context.generations.verifyOnce(flat, signal);
+    await context.generations.verifyOnce(flat);
     return mapped(layer, flat.id, context.layout.layer(layer).memory);
   }
   const generation = context.layout.generation(flat.id);

@@ -2,11 +2,11 @@
 import { WrennError } from "@wrenn/contract";
 import { findTemplate } from "../disks/boot-files.ts";
 import type { Engine } from "../engines/engine.ts";
+import type { HeldGeneration } from "../memory/generations.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { SandboxContext } from "./context.ts";
 import type { CreateRequest } from "./create.ts";
 import type { GoldenSnapshots } from "./golden-snapshots.ts";
-import { type HeldGeneration, holdGeneration } from "./held-generation.ts";
 
 type OriginRequest = Pick<CreateRequest, "templateTeamId" | "templateId" | "vcpus" | "memoryMib" | "diskMib">;
 
@@ -23,7 +23,7 @@ export async function findOrigin(
   const { templateTeamId: teamId, templateId, vcpus, memoryMib, diskMib } = request;
   const files = await findTemplate(layout, teamId, templateId);
   if (files.type === "snapshot") {
-    const origin = await holdGeneration(generations, files.generation);
+    const origin = await generations.hold(files.generation);
     assertSameSizes(request, origin.manifest);
     return origin;
   }

@@ -4,11 +4,11 @@
  */
 import { runSteps, tryAll } from "@wrenn/system";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
+import { asDiskError } from "../memory/sizes.ts";
 import type { MemoryImage } from "../memory/pager.ts";
 import { diskBelow } from "./backing.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { asDiskError } from "./disk-errors.ts";
 import { freeHoldings, removeOverlays } from "./free.ts";
 import { syncGuest } from "./guest-client.ts";
 import { factsOf, type PausedJournal, type RunningJournal } from "./journal.ts";

@@ -18,10 +18,10 @@ import { assertSizes, type CreateRequest, factsOfRequest, startFrozenCopy } from
 import { destroySandbox } from "./destroy.ts";
 import { GoldenSnapshots } from "./golden-snapshots.ts";
 import { SandboxEntries, settled } from "./entries.ts";
-import { type HeldGeneration, holdGeneration } from "./held-generation.ts";
 import { factsOf, type SandboxFacts } from "./journal.ts";
 import { journalRoots } from "./journal-roots.ts";
 import { describe, type Listing } from "./listing.ts";
+import type { HeldGeneration } from "../memory/generations.ts";
 import type { JournalRoots } from "../memory/roots.ts";
 import { pauseSandbox } from "./pause.ts";
 import { reapSandbox } from "./reap.ts";
@@ -190,7 +190,7 @@ export class Sandboxes {
     await this.#entries.operate(entry, kind, async (signal) => {
       const { journal } = entry;
       if (journal.state === "running") frozen = await copyRunning(this.#context, entry, journal, signal);
-      else if (journal.state === "paused") frozen = await holdGeneration(this.#context.generations, journal.generation);
+      else if (journal.state === "paused") frozen = await this.#context.generations.hold(journal.generation);
       else throw notRunning(journal);
     });
     if (frozen === undefined) throw new WrennError("internal");
@@ -320,7 +320,7 @@ export class Sandboxes {
   #watch(entry: SandboxEntry): void {
     const { vm } = entry.holdings;
     const awaitEnd = async (): Promise<void> => {
-      const end = await watchVm(this.#context.pager, entry.holdings);
+      const end = await watchVm(entry.holdings);
       // The operation under way may be writing down that the VM runs, or freeing it; what it leaves is what counts.
       while (entry.operation !== null) await settled(entry.operation.done);
       const known = this.#entries.find(entry.journal.sandboxId) === entry && entry.holdings.vm === vm;

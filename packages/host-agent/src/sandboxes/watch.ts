@@ -2,18 +2,18 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isAlive, type ProcessIdentity } from "@wrenn/system";
 import type { VmEnd } from "../engines/engine.ts";
-import type { PagerProgram } from "../memory/pager.ts";
+import { pagerOf } from "../memory/pager.ts";
 import type { Holdings } from "./context.ts";
 
 /** How often a pager is looked at: a guest whose page nobody brings stands still until this is noticed. */
 const pagerIntervalMs = 1_000;
 
 /** Resolves when the VM has ended. Never rejects, and never resolves when the VM is let go of or ended on purpose. */
-export async function watchVm(pagers: PagerProgram, holdings: Holdings): Promise<VmEnd> {
+export async function watchVm(holdings: Holdings): Promise<VmEnd> {
   const { vm, pager, files } = holdings;
   if (vm === null) return new Promise(() => undefined);
   if (pager === null) return vm.ended;
-  const served = pagers.adopt(pager, files);
+  const served = pagerOf(pager, files);
   const lost = async (): Promise<VmEnd> => {
     while (holdings.vm === vm && (await mayBeAlive(pager))) await delay(pagerIntervalMs, undefined, { ref: false });
     // One that has brought every page is not needed any more.

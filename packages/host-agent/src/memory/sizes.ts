@@ -1,0 +1,29 @@
+/** What frozen states take up on the disk, and what it means when there is no more of it. */
+import { lstat } from "node:fs/promises";
+import path from "node:path";
+import { WrennError } from "@wrenn/contract";
+import { hasErrno, isMissingFile } from "@wrenn/system";
+import { namesIn } from "./read-manifest.ts";
+
+/** POSIX counts `st_blocks` in units of 512 bytes on Linux (stat(2)). */
+const blockBytes = 512;
+
+/** Bytes that a directory's files take up, never their apparent sizes: memory has holes. 0 where there is no such directory. */
+export async function usedBytesIn(directory: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await namesIn(directory)) {
+    try {
+      bytes += (await lstat(path.join(directory, name))).blocks * blockBytes;
+    } catch (error) {
+      if (!isMissingFile(error)) throw error;
+    }
+  }
+  return bytes;
+}
+
+/** The error as callers of the API may see it. */
+export function asDiskError(error: unknown): unknown {
+  return hasErrno(error, "ENOSPC") || hasErrno(error, "EDQUOT")
+    ? new WrennError("host_out_of_disk", { cause: error })
+    : error;
+}
