@@ -69,7 +69,6 @@ export class TestHostAgent {
     const layout = wrennLayout(root);
     if (options.boot !== "missing") await symlink(installed.images, layout.images);
     await symlink(installed.bin, layout.bin);
-    await symlink(installed.bin, layout.bin);
     if (options.boot === undefined) await symlink(installed.boot, layout.boot);
     if (options.boot === "panics") await makePanickingBoot(installed, layout);
     // The verdict on KVM costs seconds where it hangs, and has a test of its own.
