@@ -16,7 +16,7 @@ it("lets engines read a template, and nobody list teams or their templates", asy
     await mkdir(files.directory, { recursive: true });
     await writeFile(rootfs, "");
     await writeJsonDurably(files.manifest, { rootfs: "root.raw", diskMib: 5_120 });
-    await expect(findTemplate(layout, team, template)).resolves.toEqual({ rootfs, diskMib: 5_120 });
+    await expect(findTemplate(layout, team, template)).resolves.toEqual({ type: "base", rootfs, diskMib: 5_120 });
     const teamDirectory = path.dirname(files.directory);
     for (const hidden of [teamDirectory, path.dirname(teamDirectory)]) {
       expect((await stat(hidden)).mode & 0o777).toBe(0o711);

@@ -34,9 +34,10 @@ export class SandboxEntries {
     return entry;
   }
 
-  /** The entry, once an operation of the same kind that is under way has ended well. */
+  /** The entry, once an operation of the same kind that is under way has ended well, or a death has been dealt with. */
   async join(id: SandboxId, kind: OperationKind): Promise<SandboxEntry> {
     const entry = this.require(id);
+    while (entry.operation?.kind === "reap") await settled(entry.operation.done);
     if (entry.operation?.kind === kind) await entry.operation.done;
     return entry;
   }

@@ -185,7 +185,7 @@ export class Sandboxes {
 
   /** The present state of a running or paused sandbox as a generation, which stays until it is let go of. */
   async freeze(id: SandboxId, kind: "fork" | "snapshot"): Promise<HeldGeneration> {
-    const entry = this.#entries.require(id);
+    const entry = await this.#entries.join(id, "reap");
     let frozen: HeldGeneration | undefined;
     await this.#entries.operate(entry, kind, async (signal) => {
       const { journal } = entry;
