@@ -17,8 +17,19 @@ import { imagePaths, kernelPaths, scratchPrefix, type KernelPaths } from "./path
 /** Raised when what is made of the same package changes, so that machines make it again. */
 const recipeVersion = 2;
 
-/** What a guest needs before its root filesystem is there, and raw sockets; everything they depend on comes along. */
-export const guestModules = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "af_packet"] as const;
+/**
+ * What a guest needs before its root filesystem is there, raw sockets, and what ends connections after a restore (`tcp_diag`);
+ * everything they depend on comes along.
+ */
+export const guestModules = [
+  "virtio_mmio",
+  "virtio_blk",
+  "virtio_net",
+  "virtio_rng",
+  "ext4",
+  "af_packet",
+  "tcp_diag",
+] as const;
 
 const kernelManifestSchema = z.object({
   /** As `uname -r` says it in the guest. */

@@ -17,6 +17,7 @@ use crate::users::User;
 
 pub(crate) struct Agent {
     pub(crate) settings: Mutex<Settings>,
+    /// Only process 1 of a guest has one to give.
     pub(crate) memory: Option<Memory>,
     pub(crate) processes: Processes,
     pub(crate) watchers: Watchers,
@@ -38,6 +39,11 @@ impl Agent {
     pub(crate) fn new(processes: Processes, memory: Option<Memory>) -> Self {
         let settings = memory.as_ref().and_then(Memory::recall).unwrap_or_default();
         Self { settings: Mutex::new(settings), memory, processes, watchers: Watchers::default(), cpu: Mutex::default() }
+    }
+
+    /// Whether process 1 of a guest started it, whose machine it may then change. Anywhere else it is a guest itself.
+    pub(crate) fn is_of_a_guest(&self) -> bool {
+        self.memory.is_some()
     }
 
     /// Who an RPC acts for, and the directory that stands in for an empty path.

@@ -2,8 +2,11 @@
 //! agent: it serves processes, files and tunnels to the host side.
 mod agent;
 mod boot;
+mod boot_id;
 mod configure;
 mod connect;
+mod connections;
+mod entropy;
 mod files;
 mod filesystem;
 mod memory;
@@ -16,8 +19,10 @@ mod serve;
 mod server;
 mod settings;
 mod sync;
+mod system;
 mod timestamp;
 mod users;
+mod writeback;
 
 use std::process::ExitCode;
 

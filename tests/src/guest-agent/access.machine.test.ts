@@ -127,4 +127,15 @@ describe("once a token is set", () => {
     expect(await init(token, { "X-Access-Token": "second-token" })).toBe(204);
     expect((await agent.fetch("/init", { method: "POST", body: "{}" })).status).toBe(401);
   });
+
+  test("and so is a restored guest", async () => {
+    const entropy = Buffer.alloc(32, 7).toString("base64");
+    const restore = async (accessToken: string, headers: Record<string, string> = {}) => {
+      const body = JSON.stringify({ restored: true, entropy, accessToken });
+      return (await agent.fetch("/init", { method: "POST", body, headers })).status;
+    };
+    expect(await restore("token-of-a-fork")).toBe(401);
+    expect(await restore("token-of-a-fork", { "X-Access-Token": token })).toBe(200);
+    expect(await restore(token, { "X-Access-Token": "token-of-a-fork" })).toBe(200);
+  });
 });

@@ -59,6 +59,17 @@ describe("/init", () => {
     );
   });
 
+  test("confirms a restore; what the request does not name stays as it was, and so does a machine that is no guest", async () => {
+    await init({ envVars: { KEPT: "1" }, defaultUser: "other", defaultWorkdir: "/var" });
+    const bootId = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
+    const response = await init({ restored: true, entropy: Buffer.alloc(32, 7).toString("base64") });
+    expect([response.status, await response.json()]).toEqual([200, { reseeded: true, connectionsClosed: 0 }]);
+    expect((await run("echo $KEPT; id -un; pwd; cat /proc/sys/kernel/random/boot_id")).stdout).toBe(
+      `1\nother\n/var\n${bootId}`,
+    );
+    await init({ envVars: {}, defaultUser: user.name, defaultWorkdir: user.home });
+  });
+
   test("needs no body", async () => {
     expect((await agent.fetch("/init", { method: "POST" })).status).toBe(204);
   });
@@ -79,6 +90,8 @@ describe("/init", () => {
     ["a host name that is none", { hostname: "a b" }, "hostname must be"],
     ["a machine id that is none", { machineId: "x" }, "machineId must be"],
     ["entropy that is not base64", { entropy: "?" }, "entropy must be base64"],
+    ["a restore without entropy", { restored: true }, "a restored guest needs at least 32 bytes of entropy"],
+    ["a restore with little entropy", { restored: true, entropy: "AAAA" }, "a restored guest needs at least 32 bytes"],
     ["a name server that is no address", { dns: ["example.com\nx"] }, "is not an IP address"],
   ])("refuses %s and changes nothing", async (_, configuration, message) => {
     const body =
@@ -89,15 +102,21 @@ describe("/init", () => {
     expect(await (await agent.fetch("/envs")).json()).not.toHaveProperty("X");
   });
 
-  test("is refused from inside the guest, as tunnels are; the rest is not", async () => {
+  test("is refused from inside the guest, as what only its host may ask is; the rest is not", async () => {
     const inside = (path: string, method = "GET") => fetch(`http://127.0.0.1:${agent.guestPort}${path}`, { method });
-    for (const response of [await inside("/init", "POST"), await inside("/tunnel?port=1")]) {
+    const refused = [await inside("/init", "POST"), await inside("/sync", "POST"), await inside("/tunnel?port=1")];
+    for (const response of refused) {
       expect(response.status).toBe(403);
       expect(await response.json()).toMatchObject({ code: 403 });
     }
     expect((await inside("/health")).status).toBe(204);
     expect((await inside("/envs")).status).toBe(200);
   });
+});
+
+test("/sync answers when the disk has all that was written; it has no other methods", async () => {
+  expect((await agent.fetch("/sync", { method: "POST" })).status).toBe(204);
+  expect(await refusal(await agent.fetch("/sync"))).toMatchObject({ status: 405 });
 });
 
 test("metrics are those of the machine", async () => {

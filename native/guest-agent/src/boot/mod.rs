@@ -11,7 +11,7 @@ use std::io;
 
 use rustix::system::RebootCommand;
 
-use crate::{configure, serve};
+use crate::{boot_id, serve, system};
 
 /// A step that failed, in the words that go to the console.
 pub(super) struct BootError(String);
@@ -42,6 +42,7 @@ fn boot() -> Result<std::convert::Infallible, BootError> {
     // Each of these only makes something better.
     set_kernel_settings();
     provide_dns();
+    make_boot_id_changeable();
     supervise::run(&serve::Options::default())
 }
 
@@ -58,6 +59,13 @@ fn set_kernel_settings() {
     }
 }
 
+/// So that a restore, which somebody waits for, finds it done.
+fn make_boot_id_changeable() {
+    if let Err(error) = boot_id::renew() {
+        warn(format_args!("boot id: {error}"));
+    }
+}
+
 /// `wrenn.dns=` of the kernel command line, for a root filesystem that names no server itself.
 fn provide_dns() {
     if fs::read_to_string("/etc/resolv.conf").is_ok_and(|content| content.contains("nameserver")) {
@@ -70,7 +78,7 @@ fn provide_dns() {
         .map(|list| list.split(',').map(str::to_owned).collect())
         .unwrap_or_default();
     if !servers.is_empty()
-        && let Err(error) = configure::write_resolv_conf(&servers)
+        && let Err(error) = system::write_resolv_conf(&servers)
     {
         warn(format_args!("/etc/resolv.conf: {error}"));
     }

@@ -21,12 +21,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
+use crate::connections::Endpoints;
 
 /// Where a connection came in. Only the host side may configure the agent and open tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Host,
     Guest,
+}
+
+/// Who makes a request, and on which connection.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    side: Side,
+    connection: Endpoints,
 }
 
 /// What a listener's connections can be.
@@ -106,6 +114,9 @@ pub(crate) async fn serve(agent: Arc<Agent>, origin: Origin, listener: TcpListen
             Origin::Outside if is_own_address(peer.ip()) => Side::Guest,
             Origin::Outside | Origin::Anyone => Side::Host,
         };
+        // Of a connection that has ended already there is nothing to serve.
+        let Ok(local) = stream.local_addr() else { continue };
+        let caller = Caller { side, connection: Endpoints { local, peer } };
         let agent = agent.clone();
         tokio::spawn(async move {
             let _place = place;
@@ -113,7 +124,7 @@ pub(crate) async fn serve(agent: Arc<Agent>, origin: Origin, listener: TcpListen
             let _ = tune(&stream);
             let service = service_fn(|request| {
                 let agent = agent.clone();
-                async move { Ok::<_, Infallible>(router::route(agent, side, request).await) }
+                async move { Ok::<_, Infallible>(router::route(agent, caller, request).await) }
             });
             // Errors here are clients that left or did not speak HTTP; hyper has answered what can be answered.
             let _ = http1::Builder::new()

@@ -9,12 +9,12 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::body::{Body, HttpError, discard, empty, json};
-use super::{Side, tunnel};
+use super::{Caller, Side, tunnel};
 use crate::agent::Agent;
 use crate::connect::call::{Framing, content_type};
 use crate::connect::{Call, Code, ConnectError, reply};
 use crate::sync::lock;
-use crate::{configure, files, filesystem, metrics, process};
+use crate::{configure, files, filesystem, metrics, process, writeback};
 
 const TOKEN_HEADER: &str = "x-access-token";
 
@@ -36,7 +36,7 @@ fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     response
 }
 
-pub(super) async fn route(agent: Arc<Agent>, side: Side, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn route(agent: Arc<Agent>, caller: Caller, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     match path.as_str() {
@@ -44,12 +44,17 @@ pub(super) async fn route(agent: Arc<Agent>, side: Side, request: Request<Incomi
             Method::GET | Method::HEAD => empty(StatusCode::NO_CONTENT),
             _ => method_not_allowed("GET, HEAD"),
         },
-        "/init" | "/tunnel" if side != Side::Host => {
+        "/init" | "/sync" | "/tunnel" if caller.side != Side::Host => {
             HttpError::new(StatusCode::FORBIDDEN, format!("{path} is only for the host of this sandbox"))
                 .into_response()
         }
         "/init" => match method {
-            Method::POST => plain(configure::handle(&agent, request).await),
+            Method::POST => plain(configure::handle(&agent, caller.connection, request).await),
+            _ => method_not_allowed("POST"),
+        },
+        // Without a token: it does nothing that the kernel does not do by itself a little later.
+        "/sync" => match method {
+            Method::POST => plain(writeback::handle().await),
             _ => method_not_allowed("POST"),
         },
         "/tunnel" => match method {

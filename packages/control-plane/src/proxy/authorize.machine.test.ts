@@ -77,13 +77,21 @@ test("authorization that is not Wrenn's goes through", async () => {
   ]);
 });
 
-test.each(["/init", "/init?x=1", "//init", "/./init", "/a/../init", "/%69nit", "/INIT/", "/init/more", "/tunnel"])(
-  "the guest agent's internal path %s is not there",
-  async (target) => {
-    expect(await client.refusal(target, { method: "POST" })).toEqual([404, "route_not_found"]);
-    expect(server.agent.guest.seen).toEqual([]);
-  },
-);
+test.each([
+  "/init",
+  "/init?x=1",
+  "//init",
+  "/./init",
+  "/a/../init",
+  "/%69nit",
+  "/INIT/",
+  "/init/more",
+  "/sync",
+  "/tunnel",
+])("the guest agent's internal path %s is not there", async (target) => {
+  expect(await client.refusal(target, { method: "POST" })).toEqual([404, "route_not_found"]);
+  expect(server.agent.guest.seen).toEqual([]);
+});
 
 test("a user's own service may have such a path", async () => {
   expect((await client.send("/init", { port: 8080 })).response.statusCode).toBe(200);

@@ -20,8 +20,8 @@ export interface DataPlaneTarget extends TunnelTarget {
   readonly accessToken: string;
 }
 
-/** Served by the guest agent to its host only: configuration, and bytes to the guest's loopback. */
-const guestInternal: ReadonlySet<string> = new Set(["init", "tunnel"]);
+/** Served by the guest agent to its host only: configuration, writing back its disk, and bytes to the guest's loopback. */
+const guestInternal: ReadonlySet<string> = new Set(["init", "sync", "tunnel"]);
 const guestInternalUpgrade = "wrenn-tunnel";
 
 export function isDataPlane(request: IncomingMessage): boolean {

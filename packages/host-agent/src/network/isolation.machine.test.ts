@@ -6,7 +6,7 @@ import { networkInterfaces } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { guestNetwork } from "@wrenn/contract";
 import { pollUntil, run, runUnchecked, tryAll } from "@wrenn/system";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { SlotPool } from "./slot-pool.ts";
 import type { Slot } from "./slot-pool.ts";
 import {
@@ -17,7 +17,7 @@ import {
   plugGuest,
   tracesOf,
 } from "./testing/stand-ins.ts";
-import type { Running, StandIn, Target } from "./testing/stand-ins.ts";
+import type { GuestStandIn, Running, StandIn, Target } from "./testing/stand-ins.ts";
 
 const network = { instance: "b6b6", cidr: "10.240.0.0/24", poolSize: 0 };
 const outsidePort = 8080;
@@ -252,6 +252,54 @@ test("connections in both directions live on while another process takes over", 
   const [returned, sent] = (result ?? "").split(" of ").map(Number);
   expect(sent).toBeGreaterThan(50);
   expect(returned).toBe(sent);
+});
+
+describe("a guest that is restored in another slot", () => {
+  let before: Slot;
+  let after: Slot;
+  let guest: GuestStandIn;
+
+  beforeEach(async () => {
+    [before, after] = [await pool.acquire(), await pool.acquire()];
+    guest = await plugGuest(before);
+  });
+  afterEach(async () => {
+    await guest.remove();
+    await pool.release(before);
+    await pool.release(after);
+  });
+
+  test("loses the connections it had made, at once", async () => {
+    const talk = await guest.start("talk", outsideAddress, String(outsidePort));
+    await guest.unplug();
+    await guest.plug(after);
+    expect(await lastWords(talk)).toBe("Connection reset by peer");
+    // And makes new ones.
+    expect(await guest.probe(both(outsideAddress, outsidePort))).toEqual([
+      `answered ${hostOutsideAddress}`,
+      `answered ${hostOutsideAddress}`,
+    ]);
+  });
+
+  test("loses those that the host had made, at once", async () => {
+    const talk = await guest.start("talk-to-caller", String(guestPort));
+    const socket = connect(guestPort, before.address);
+    socket.once("error", () => socket.destroy());
+    await once(socket, "data");
+    await guest.unplug();
+    await guest.plug(after);
+    expect(await lastWords(talk)).toBe("Connection reset by peer");
+    socket.destroy();
+  });
+
+  async function lastWords(talk: Running): Promise<string | undefined> {
+    await pollUntil(() => Promise.resolve(talk.lines.length > 1 ? true : null), { timeoutMs: 25_000 });
+    return talk.lines.at(-1);
+  }
+});
+
+test("a packet that is out of place does not end the connection that it belongs to", async () => {
+  expect(await guests[0].traffic("stray", outsideAddress, String(outsidePort))).toEqual(["goes on"]);
 });
 
 test("the host's rules do not grow with slots", async () => {

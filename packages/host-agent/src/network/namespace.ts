@@ -10,6 +10,13 @@ import type { PlannedSlot, SlotNames, SlotPlan } from "./slot.ts";
 const linkDirectory = "/sys/class/net";
 
 /**
+ * A connection of which one direction has ended is forgotten after this long a silence, not after the kernel's one or two minutes:
+ * a command that has all its input may think for longer, and its answer would meet a connection that nobody knows.
+ */
+const halfClosedTimeouts = ["fin_wait", "close_wait"] as const;
+const halfClosedSeconds = 3_600;
+
+/**
  * Makes a slot, or nothing: when a step fails, all that was made is removed again.
  * @throws WrennError `network_setup_failed` with the failing step's error as its cause.
  */
@@ -24,8 +31,9 @@ export async function makeNamespace(slot: PlannedSlot, signal?: AbortSignal): Pr
         undo: () => removeNamespace(slot),
       },
       { name: "configure the devices inside", run: () => configureInside(slot, signal) },
-      { name: "route inside", run: () => enableRouting(slot, signal) },
+      // Rules load the kernel's connection tracking, which has settings only then.
       { name: "install the rules inside", run: () => installRules(slot, signal) },
+      { name: "route inside", run: () => enableRouting(slot, signal) },
     ]);
   } catch (cause) {
     if (signal?.aborted === true) throw cause;
@@ -106,6 +114,11 @@ async function enableRouting(slot: PlannedSlot, signal: AbortSignal | undefined)
     "net.ipv4.conf.all.accept_source_route=0",
     "net.ipv4.conf.all.send_redirects=0",
     "net.ipv6.conf.all.disable_ipv6=1",
+    // A connection is known from its first packet on or not at all: one from before a restore is not picked up in its middle.
+    "net.netfilter.nf_conntrack_tcp_loose=0",
+    // What is invalid is answered with a reset, which nothing but an unknown connection may meet: not a late packet of a live one.
+    "net.netfilter.nf_conntrack_tcp_be_liberal=1",
+    ...halfClosedTimeouts.map((name) => `net.netfilter.nf_conntrack_tcp_timeout_${name}=${halfClosedSeconds}`),
   ];
   // -e: a kernel without IPv6 has no such key.
   await inNamespace(slot, "sysctl", ["-e", "-q", "-w", ...values], undefined, signal);
@@ -153,7 +166,8 @@ table ip slot {
 
   chain forward {
     type filter hook forward priority filter; policy drop;
-    # What NAT does not know leaves untranslated.
+    # What NAT does not know would leave untranslated. A connection from before a restore ends at once.
+    iifname "${tap}" ct state invalid meta l4proto tcp reject with tcp reset
     ct state invalid drop
     iifname "${tap}" oifname "${uplink}" ct state established,related ct direction reply accept
     iifname "${tap}" oifname "${uplink}" ip daddr @blocked reject with icmp type admin-prohibited
@@ -162,9 +176,11 @@ table ip slot {
     iifname "${uplink}" oifname "${tap}" ct status dnat accept
   }
 
-  # The namespace itself answers nobody but the guest that pings its gateway.
+  # The namespace itself answers nobody but the guest: when it pings its gateway, and when it goes on talking on a connection
+  # that the host had made before a restore.
   chain input {
     type filter hook input priority filter; policy drop;
+    iifname "${tap}" ip daddr ${guestNetwork.gateway} ct state invalid meta l4proto tcp reject with tcp reset
     iifname "${tap}" ip daddr ${guestNetwork.gateway} icmp type echo-request limit rate 20/second accept
   }
 }

@@ -74,18 +74,39 @@ export class StandIn {
   }
 }
 
-/** A guest on a slot's tap, configured as the guest agent configures a real one. */
-export async function plugGuest(slot: Slot): Promise<StandIn> {
-  const guest = new StandIn(`guest-of-${slot.namespace}`);
-  await run("ip", ["netns", "add", guest.namespace]);
-  try {
-    await guest.start("attach", slot.namespacePath, slot.tap, String(slot.uid), `/run/netns/${guest.namespace}`);
-    await guest.ip(
+/** A stand-in for a VM. Its sockets outlive the tap that it is plugged to, as frozen memory does. */
+export class GuestStandIn extends StandIn {
+  #wire: Running | undefined;
+
+  /** As a VM that starts, or is restored, in this slot; configured as the guest agent configures a real one. */
+  async plug(slot: Slot): Promise<void> {
+    this.#wire = await this.start(
+      "attach",
+      slot.namespacePath,
+      slot.tap,
+      String(slot.uid),
+      `/run/netns/${this.namespace}`,
+    );
+    await this.ip(
       "link set lo up",
       `link set eth0 address ${guestNetwork.mac} up`,
       `address add ${guestNetwork.address}/${guestNetwork.prefixLength} dev eth0`,
       `route add default via ${guestNetwork.gateway}`,
     );
+  }
+
+  async unplug(): Promise<void> {
+    await this.#wire?.stop();
+    this.#wire = undefined;
+  }
+}
+
+/** A guest on a slot's tap. */
+export async function plugGuest(slot: Slot): Promise<GuestStandIn> {
+  const guest = new GuestStandIn(`guest-of-${slot.namespace}`);
+  await run("ip", ["netns", "add", guest.namespace]);
+  try {
+    await guest.plug(slot);
     return guest;
   } catch (error) {
     await guest.remove();

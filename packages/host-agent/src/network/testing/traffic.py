@@ -5,6 +5,9 @@ serve PORT                                 TCP and UDP on PORT: tell each peer i
 probe [PROTOCOL HOST PORT]...              try all at once; print one outcome per line
 ping HOST                                  print whether it answers
 flow HOST PORT SECONDS                     keep one TCP connection busy; print how many of the bytes sent came back
+talk HOST PORT                             send on one TCP connection until it breaks; print why
+talk-to-caller PORT                        the same on the first connection that comes in
+stray HOST PORT                            send a segment from far out of a TCP connection's window; print what becomes of it
 burst HOST PORT LOCAL_PORT                 from LOCAL_PORT, ask a server for a datagram every 50 ms for 2 s
 listen PORT SECONDS                        print how many datagrams arrive on PORT
 frame MAC SOURCE DESTINATION PORT PAYLOAD  send one UDP datagram in a frame with these sources, right or forged, to the gateway
@@ -143,6 +146,51 @@ def flow(host, port, seconds):
     say(f"{returned} of {sent}")
 
 
+def talk(host, port):
+    with socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as client:
+        client.recv(100)
+        say("ready")
+        talk_on(client)
+
+
+def talk_to_caller(port):
+    with socket.create_server(("0.0.0.0", int(port))) as server:
+        say("ready")
+        talk_on(server.accept()[0])
+
+
+def talk_on(connection):
+    # Longer than the kernel waits before it sends again, shorter than any of its own limits.
+    end = time.monotonic() + 20
+    try:
+        while time.monotonic() < end:
+            connection.sendall(b"x")
+            if select.select([connection], [], [], 0.01)[0]:
+                connection.recv(100)
+        say("silence")
+    except OSError as error:
+        say(error.strerror)
+
+
+def stray(host, port):
+    with socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as client:
+        client.recv(100)
+        (source, source_port), (destination, _) = client.getsockname(), client.getpeername()
+        segment = struct.pack("!HHIIBBHHH", source_port, int(port), 1, 1, 5 << 4, 0x10, 1024, 0, 0)
+        addresses = socket.inet_aton(source) + socket.inet_aton(destination)
+        sum_of_all = checksum(addresses + struct.pack("!HH", socket.IPPROTO_TCP, len(segment)) + segment)
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as wire:
+            wire.sendto(segment[:16] + struct.pack("!H", sum_of_all) + segment[18:], (host, 0))
+        try:
+            for _ in range(20):
+                client.sendall(b"x")
+                client.recv(1)
+                time.sleep(0.01)
+            say("goes on")
+        except OSError as error:
+            say(error.strerror or "silence")
+
+
 def burst(host, port, local_port):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind(("0.0.0.0", int(local_port)))
@@ -185,4 +233,5 @@ def say(line):
 
 
 commands = dict(attach=attach, serve=serve, probe=probe, ping=ping, flow=flow, burst=burst, listen=listen, frame=frame)
+commands.update({"talk": talk, "talk-to-caller": talk_to_caller, "stray": stray})
 commands[sys.argv[1]](*sys.argv[2:])
