@@ -164,6 +164,8 @@ export const deadlines = {
   /** How long a host agent that stops lets creations finish. */
   hostAgentDrain: 20_000,
   serverStart: 60_000,
+  /** How long a host agent that starts waits for its first golden snapshot, which is then made in the background; less than `serverStart`. */
+  warmStart: 30_000,
   serverStop: 30_000,
   /** What requests under way may still take when the server stops; must leave time within `serverStop`. */
   serverDrain: 10_000,

@@ -1,5 +1,6 @@
 /** Puts a host agent together: takes over what an earlier one left, then listens. */
 import { realpath } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, describeError } from "@wrenn/contract";
 import { tryAll, wrennLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
@@ -113,11 +114,10 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
 
 /** The first sandbox would have to wait for what is made here. Not being able to make it is for that sandbox to tell. */
 async function warm(sandboxes: Sandboxes, log: BaseLogger): Promise<void> {
-  try {
-    await sandboxes.warm();
-  } catch (error) {
+  const made = sandboxes.warm().catch((error: unknown) => {
     log.error({ reason: describeError(error) }, "could not make the golden snapshot of default sandboxes");
-  }
+  });
+  await Promise.race([made, delay(deadlines.warmStart, undefined, { ref: false })]);
 }
 
 /** A host agent without an engine still serves: it adopts, destroys, and says what is missing. */

@@ -86,11 +86,13 @@ function announce(server: RunningServer, options: UpOptions): void {
   say(`engine ${server.host.engine}: ${server.host.engineReason}`);
 }
 
-/** VMs outlive the server; whoever stops it in a terminal should know. */
+/** Sandboxes outlive the server; whoever stops it in a terminal should know. */
 async function sayWhatStays(layout: Layout): Promise<void> {
   const { countSandboxes } = await import("../server/sandboxes-on-disk.ts");
   const count = await countSandboxes(layout);
   if (count === 0) return;
-  const what = count === 1 ? "1 sandbox runs on" : `${count} sandboxes run on`;
-  say(`${what}; the next \`wrenn up\` adopts them, \`wrenn up -d && wrenn down --destroy\` destroys them`);
+  const what = count === 1 ? "1 sandbox stays" : `${count} sandboxes stay`;
+  say(
+    `${what}, running or paused as it is; the next \`wrenn up\` takes over, \`wrenn up -d && wrenn down --destroy\` destroys all`,
+  );
 }

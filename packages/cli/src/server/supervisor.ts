@@ -10,6 +10,7 @@ import { rotateLog } from "./log-files.ts";
 import { Part, type PartDefinition, readPartRecord } from "./part.ts";
 import { assertPortFree, controlPlanePart, hostAgentPart, listenAddress } from "./parts.ts";
 import { prepareEmbeddedPostgres } from "./postgres.ts";
+import { hasGoldenSnapshot } from "./sandboxes-on-disk.ts";
 import { readCredentials, type ServerRecord, writeServerRecord } from "./server-record.ts";
 import { takeServerLock } from "./server-lock.ts";
 
@@ -96,6 +97,8 @@ async function startParts(
     await begin(embedded.part);
     databaseUrl = embedded.databaseUrl;
   }
+  if (!(await hasGoldenSnapshot(layout)))
+    report("freezing a first guest for sandboxes to start from, once: about 10 s");
   await begin(await hostAgentPart(layout));
   await begin(await controlPlanePart(layout, databaseUrl));
   const host = await new HostAgentClient(layout).getHost();
