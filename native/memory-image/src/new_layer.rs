@@ -50,17 +50,31 @@ impl NewLayer {
         self.file.write_all_at(bytes, offset).map_err(|error| Error::io("write the memory layer", &self.path, &error))
     }
 
+    /// Puts the layer on disk. Each wait for the disk is one for two files: waits, not bytes, are most of what a small
+    /// layer costs.
     pub(crate) fn finish(self, sums: &Sums) -> Result<UnpublishedLayer> {
+        let write_failed = |error| Error::io("write the memory layer", &self.path, &error);
         // Holes at the end are no writes.
-        self.file
-            .set_len(sums.length)
-            .and_then(|()| self.file.sync_all())
-            .map_err(|error| Error::io("write the memory layer", &self.path, &error))?;
-        create(&self.path.with_file_name(SUMS_FILE), &sums.encode(self.id))?;
-        sync_directory(&self.unpublished.directory)?;
-        sync_directory(&self.unpublished.layers)?;
+        self.file.set_len(sums.length).map_err(write_failed)?;
+        let sums_path = self.path.with_file_name(SUMS_FILE);
+        both(|| self.file.sync_all().map_err(write_failed), || create(&sums_path, &sums.encode(self.id)))?;
+        let UnpublishedLayer { layers, directory, .. } = &self.unpublished;
+        both(|| sync_directory(directory), || sync_directory(layers))?;
         Ok(self.unpublished)
     }
+}
+
+/// Does two things at once.
+fn both(one: impl FnOnce() -> Result<()> + Send, other: impl FnOnce() -> Result<()>) -> Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, one).map_err(|error| {
+            Error::new(ErrorCode::InputOutput, format!("cannot start a thread that waits for the disk: {error}"))
+        })?;
+        let other = other();
+        // It can only have panicked, and that ends the program.
+        thread.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::InputOutput, "a wait for the disk was cut off")))?;
+        other
+    })
 }
 
 /// A layer that is whole and on disk, and goes with this value unless it is published.

@@ -1,7 +1,7 @@
 //! Layers hold what was written, tell when they no longer do, and are there whole or not at all.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use memory_image::{
@@ -64,6 +64,7 @@ proptest! {
         let layer = Layer::open(directory.path(), id(1)).unwrap();
         prop_assert_eq!(layer.len(), expected.len() as u64);
         prop_assert!(read(&layer) == expected);
+        layer.verify().unwrap();
     }
 
     /// Any chain of generations reads like memory to which the same was done.
@@ -146,6 +147,7 @@ fn a_changed_byte_is_found_in_its_block_and_in_no_other() {
     for changed in [0, BLOCK_BYTES + 5, 3 * BLOCK_BYTES + 9] {
         let path = id(1).directory(directory.path()).join(MEMORY_FILE);
         flip(&path, changed);
+        assert_eq!(layer.verify().unwrap_err().code, ErrorCode::LayerDamaged);
         for index in 0..4 {
             let result =
                 layer.read_block(index, &mut vec![0; BLOCK_BYTES]).map(<[u8]>::len).map_err(|error| error.code);
@@ -156,6 +158,30 @@ fn a_changed_byte_is_found_in_its_block_and_in_no_other() {
         flip(&path, changed);
     }
     assert_eq!(layer.read_block(4, &mut vec![0; BLOCK_BYTES]).unwrap_err().code, ErrorCode::LayerDamaged);
+}
+
+#[test]
+fn data_that_became_a_hole_and_a_hole_that_became_data_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = LayerWriter::create(directory.path(), id(1)).unwrap();
+    writer.append(&vec![7; BLOCK_BYTES]).unwrap();
+    writer.append_hole(2 * BLOCK_SIZE).unwrap();
+    writer.append(&vec![7; BLOCK_BYTES]).unwrap();
+    writer.finish().unwrap().publish();
+    let layer = Layer::open(directory.path(), id(1)).unwrap();
+    layer.verify().unwrap();
+    let path = id(1).directory(directory.path()).join(MEMORY_FILE);
+    let right = fs::read(&path).unwrap();
+    for (at, content) in [(0, 0), (BLOCK_BYTES, 7), (2 * BLOCK_BYTES, 7), (3 * BLOCK_BYTES, 0)] {
+        let mut wrong = right.clone();
+        wrong[at..at + BLOCK_BYTES].fill(content);
+        let file = fs::File::create(&path).unwrap();
+        for (number, block) in wrong.chunks(BLOCK_BYTES).enumerate().filter(|(_, block)| block[0] != 0) {
+            file.write_all_at(block, number as u64 * BLOCK_SIZE).unwrap();
+        }
+        file.set_len(right.len() as u64).unwrap();
+        assert_eq!(layer.verify().unwrap_err().code, ErrorCode::LayerDamaged, "at {at}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! `verify`: every block of every layer that a header names, against its checksum.
-use memory_image::{BLOCK_BYTES, Header, Image, Result};
+use memory_image::{Header, Image, Layer, Result};
 use serde_json::{Value, json};
 
 use crate::arguments::Options;
@@ -9,13 +9,7 @@ pub(crate) fn run(mut options: Options) -> Result<Value> {
     let layers = options.path("layers")?;
     options.finish()?;
     let image = Image::open(Header::read(&header)?, &layers)?;
-    let mut block = vec![0; BLOCK_BYTES];
-    let mut bytes = 0;
-    for layer in image.layers() {
-        for index in 0..layer.block_count() {
-            layer.read_block(index, &mut block)?;
-        }
-        bytes += layer.len();
-    }
+    image.layers().iter().try_for_each(Layer::verify)?;
+    let bytes = image.layers().iter().map(Layer::len).sum::<u64>();
     Ok(json!({ "layers": image.layers().len(), "bytes": bytes }))
 }
