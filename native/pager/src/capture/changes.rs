@@ -1,7 +1,7 @@
 //! Pages of a run that differ from the parent's.
 use std::ops::Range;
 
-use memory_image::{Image, PAGE_BYTES, PAGE_SIZE, Result, is_zero, to_usize};
+use memory_image::{Image, PAGE_BYTES, PAGE_SIZE, Result, Source, is_zero, to_usize};
 
 use super::candidates::RUN_BYTES;
 use super::{Counts, Guest};
@@ -30,14 +30,18 @@ pub(super) fn for_each_change(
     mut apply: impl FnMut(Change<'_>) -> Result<()>,
 ) -> Result<()> {
     let (mut now, mut before) = (vec![0; to_usize(RUN_BYTES)], vec![0; to_usize(RUN_BYTES)]);
-    guest.for_each_run(|Range { start, end }| {
+    guest.for_each_run(|run| {
+        let Range { start, end } = run.range;
         let length = to_usize(end - start);
+        counts.examined += length as u64 / PAGE_SIZE;
+        if run.zero && parent.header().pieces(start..end).all(|piece| piece.source == Source::Zero) {
+            return Ok(());
+        }
         let now = now.get_mut(..length).unwrap_or_default();
         let before = before.get_mut(..length).unwrap_or_default();
-        guest.read(start, now)?;
+        guest.read(&run, now)?;
         // Unchecked: were it corrupt, pages would differ from it and be written as they are in memory.
         parent.read_unchecked(start, before)?;
-        counts.examined += length as u64 / PAGE_SIZE;
         let pages = now.chunks(PAGE_BYTES).zip(before.chunks(PAGE_BYTES)).map(|(now, before)| Page::of(now, before));
         let mut rest = &*now;
         for alike in pages.collect::<Vec<_>>().chunk_by(PartialEq::eq) {

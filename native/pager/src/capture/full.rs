@@ -1,4 +1,5 @@
 //! All of a guest's memory, as a flat image.
+use std::ops::Range;
 use std::path::Path;
 
 use memory_image::{FlatWriter, LayerId, PAGE_SIZE, Result, to_usize};
@@ -13,14 +14,18 @@ pub(super) fn capture(guest: &Guest, layers: &Path, layer: LayerId) -> Result<Ca
     let mut window = vec![0; to_usize(RUN_BYTES.min(guest.memory_size))];
     let mut window_at = None;
     guest.for_each_run(|run| {
-        let start = run.start - run.start % RUN_BYTES;
-        if window_at != Some(start) {
-            advance(&mut writer, window_at, &mut window, start)?;
-            window_at = Some(start);
+        let Range { start, end } = run.range;
+        counts.examined += (end - start) / PAGE_SIZE;
+        if run.zero {
+            return Ok(());
         }
-        let target = window.get_mut(to_usize(run.start - start)..to_usize(run.end - start)).unwrap_or_default();
-        counts.examined += (run.end - run.start) / PAGE_SIZE;
-        guest.read(run.start, target)
+        let window_start = start - start % RUN_BYTES;
+        if window_at != Some(window_start) {
+            advance(&mut writer, window_at, &mut window, window_start)?;
+            window_at = Some(window_start);
+        }
+        let place = to_usize(start - window_start)..to_usize(end - window_start);
+        guest.read(&run, window.get_mut(place).unwrap_or_default())
     })?;
     advance(&mut writer, window_at, &mut window, guest.memory_size)?;
     counts.written = writer.bytes_written() / PAGE_SIZE;

@@ -6,6 +6,7 @@ mod compact;
 mod full;
 mod process;
 mod region;
+mod zero_page;
 
 use std::fs::File;
 use std::path::Path;
@@ -15,7 +16,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use self::candidates::Candidates;
+use self::candidates::{Candidates, Run};
 use self::process::Process;
 use self::region::Place;
 use crate::arguments::{Options, invalid};
@@ -128,12 +129,16 @@ fn candidates(place: &Place, has_parent: bool) -> Result<Candidates> {
 
 impl Guest {
     /// Calls `examine` for every run of pages that have to be looked at, in order.
-    fn for_each_run(&self, examine: impl FnMut(std::ops::Range<u64>) -> Result<()>) -> Result<()> {
+    fn for_each_run(&self, examine: impl FnMut(Run) -> Result<()>) -> Result<()> {
         self.candidates.for_each_run(&self.process, self.base, self.memory_size, examine)
     }
 
-    /// Guest memory from `guest`, into all of `buffer`.
-    fn read(&self, guest: u64, buffer: &mut [u8]) -> Result<()> {
-        self.process.read_memory(self.base + guest, buffer)
+    /// What the pages of `run` hold, into all of `buffer`.
+    fn read(&self, run: &Run, buffer: &mut [u8]) -> Result<()> {
+        if run.zero {
+            buffer.fill(0);
+            return Ok(());
+        }
+        self.process.read_memory(self.base + run.range.start, buffer)
     }
 }
