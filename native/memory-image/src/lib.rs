@@ -1,0 +1,27 @@
+//! Memory images: what a frozen guest's memory is kept in. A header says where every byte of it lies, as extents over
+//! layers; a layer is one immutable file with a checksum of each of its blocks. docs/memory-images.md has the format.
+mod durable;
+mod encoding;
+mod error;
+mod extents;
+mod fields;
+mod flat_writer;
+mod header;
+mod image;
+mod layer;
+mod layer_id;
+mod layer_writer;
+mod new_layer;
+mod sums;
+mod units;
+
+pub use error::{Error, ErrorCode, Result};
+pub use extents::ExtentList;
+pub use flat_writer::FlatWriter;
+pub use header::{Extent, Header, MAX_LAYERS, MAX_MEMORY_SIZE, Source};
+pub use image::Image;
+pub use layer::{Layer, MEMORY_FILE, SUMS_FILE};
+pub use layer_id::LayerId;
+pub use layer_writer::LayerWriter;
+pub use new_layer::UnpublishedLayer;
+pub use units::{BLOCK_BYTES, BLOCK_SIZE, PAGE_BYTES, PAGE_SIZE, is_zero, to_usize};
