@@ -72,6 +72,11 @@ export interface Layout {
   /** The built guest agent, which the initramfs carries, and the record of what it was built from. */
   readonly guestAgent: string;
   readonly guestAgentRecord: string;
+  /** What captures and serves guests' memory, and what QEMU has preloaded to get its memory from there; each with its record. */
+  readonly pager: string;
+  readonly pagerRecord: string;
+  readonly memoryLibrary: string;
+  readonly memoryLibraryRecord: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
   generation(id: GenerationId): GenerationLayout;
@@ -103,6 +108,10 @@ export function wrennLayout(root: string): Layout {
     bin: inRoot("bin"),
     guestAgent: inRoot("bin", "wrenn-guest"),
     guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
+    pager: inRoot("bin", "wrenn-pager"),
+    pagerRecord: inRoot("bin", "wrenn-pager.json"),
+    memoryLibrary: inRoot("bin", "libwrenn-memory.so"),
+    memoryLibraryRecord: inRoot("bin", "libwrenn-memory.json"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
     generation: (id) => generationLayout(inRoot("generations", id)),

@@ -1,81 +1,105 @@
-/** Builds the guest agent from its Rust sources and installs it where the initramfs takes it from. */
+/** Builds what is written in Rust and installs it: the guest agent, the pager, and the library that gives QEMU its memory. */
 import { createHash } from "node:crypto";
-import { access, chmod, copyFile, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
-import { homedir } from "node:os";
+import { access, chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
-import { WrennError } from "@wrenn/contract";
-import { readJson, run, writeJsonDurably, type Layout } from "@wrenn/system";
+import { readJson, writeJsonDurably, type Layout } from "@wrenn/system";
 import { z } from "zod";
-import { findOnPath } from "./programs.ts";
+import { buildWithCargo, type CargoBuild } from "./cargo.ts";
 import type { SetupStep, StepProgress } from "./step.ts";
 
-const binaryName = "wrenn-guest";
-const buildTimeoutMs = 1_800_000;
+interface NativeProgram {
+  readonly build: CargoBuild;
+  /** Files and folders of the repository that it is made of, besides {@link workspaceSources}. */
+  readonly sources: readonly string[];
+  /** Where it is installed. */
+  readonly installed: string;
+  readonly record: string;
+}
 
-/** Beside the binary: what it was built from, and what it is. */
+/** What decides about every program of the workspace: versions of dependencies, flags. */
+const workspaceSources = ["native/.cargo", "native/Cargo.lock", "native/Cargo.toml"];
+
+/** Beside each program: what it was built from, and what it is. */
 const recordSchema = z.object({ sources: z.string(), sha256: z.string() });
 
-export function guestAgentStep(layout: Layout, repositoryRoot: string): SetupStep {
+export function nativeProgramsStep(layout: Layout, repositoryRoot: string): SetupStep {
+  const programs = nativePrograms(layout);
   return {
-    name: "Building the guest agent",
-    expectedSeconds: 90,
+    name: "Building native programs",
+    expectedSeconds: 120,
     disk: { path: path.join(repositoryRoot, "native"), bytes: 1_073_741_824 },
     needsRoot: true,
     isDone: async () => {
-      const record = await readRecord(layout);
-      return record !== null && record.sources === (await hashSources(repositoryRoot));
+      for (const program of programs) {
+        if (!(await isCurrent(program, repositoryRoot))) return false;
+      }
+      return true;
     },
-    run: (progress) => buildGuestAgent(layout, repositoryRoot, progress),
+    run: async (progress) => {
+      for (const program of programs) {
+        if (!(await isCurrent(program, repositoryRoot))) await buildProgram(program, repositoryRoot, progress);
+      }
+    },
   };
 }
 
 /** SHA-256 of the installed guest agent, or null when none is. */
 export async function installedGuestAgent(layout: Layout): Promise<string | null> {
-  return (await readRecord(layout))?.sha256 ?? null;
+  return (await readRecord(layout.guestAgent, layout.guestAgentRecord))?.sha256 ?? null;
 }
 
-async function readRecord(layout: Layout): Promise<z.infer<typeof recordSchema> | null> {
-  const record = recordSchema.safeParse(await readJson(layout.guestAgentRecord));
+function nativePrograms(layout: Layout): NativeProgram[] {
+  return [
+    {
+      build: { package: "guest-agent", target: "wrenn-guest", kind: "executable" },
+      sources: ["native/guest-agent", "packages/contract/proto"],
+      installed: layout.guestAgent,
+      record: layout.guestAgentRecord,
+    },
+    {
+      build: { package: "pager", target: "wrenn-pager", kind: "executable" },
+      sources: ["native/memory-image", "native/pager", "native/userfault"],
+      installed: layout.pager,
+      record: layout.pagerRecord,
+    },
+    {
+      build: { package: "memory-preload", target: "wrenn_memory", kind: "shared-object" },
+      sources: ["native/memory-preload", "native/userfault"],
+      installed: layout.memoryLibrary,
+      record: layout.memoryLibraryRecord,
+    },
+  ];
+}
+
+async function isCurrent(program: NativeProgram, repositoryRoot: string): Promise<boolean> {
+  const record = await readRecord(program.installed, program.record);
+  return record !== null && record.sources === (await hashSources(program, repositoryRoot));
+}
+
+async function readRecord(installed: string, file: string): Promise<z.infer<typeof recordSchema> | null> {
+  const record = recordSchema.safeParse(await readJson(file));
   if (!record.success) return null;
-  return access(layout.guestAgent).then(
+  return access(installed).then(
     () => record.data,
     () => null,
   );
 }
 
-async function buildGuestAgent(layout: Layout, repositoryRoot: string, progress: StepProgress): Promise<void> {
-  const native = path.join(repositoryRoot, "native");
-  const cargo = await findCargo(native);
+async function buildProgram(program: NativeProgram, repositoryRoot: string, progress: StepProgress): Promise<void> {
   // Taken before: sources that change during the build make it stale.
-  const sources = await hashSources(repositoryRoot);
-  const { stdout } = await run(
-    cargo,
-    ["build", "--release", "--locked", "--color=never", "--message-format=json-render-diagnostics"],
-    {
-      cwd: native,
-      timeoutMs: buildTimeoutMs,
-      signal: progress.signal,
-      // Standard output is messages for programs, standard error what people read.
-      onLine: (line) => {
-        if (!line.startsWith("{")) progress.say(line);
-      },
-    },
-  );
-  const built = findExecutable(stdout);
-  if (built === null) {
-    throw new WrennError("setup_failed", { message: `cargo build succeeded, but named no executable ${binaryName}.` });
-  }
-  await install(built, layout.guestAgent);
+  const sources = await hashSources(program, repositoryRoot);
+  const built = await buildWithCargo(path.join(repositoryRoot, "native"), program.build, progress);
+  await install(built, program.installed);
   const sha256 = createHash("sha256")
-    .update(await readFile(layout.guestAgent))
+    .update(await readFile(program.installed))
     .digest("hex");
-  await writeJsonDurably(layout.guestAgentRecord, { sources, sha256 }, 0o644);
+  await writeJsonDurably(program.record, { sources, sha256 }, 0o644);
 }
 
-/** Copies beside its place and renames, so that there is never half a binary. */
-async function install(built: string, binary: string): Promise<void> {
-  const temporary = `${binary}.tmp`;
-  await mkdir(path.dirname(binary), { recursive: true });
+/** Copies beside its place and renames, so that there is never half a program. */
+async function install(built: string, installed: string): Promise<void> {
+  const temporary = `${installed}.tmp`;
+  await mkdir(path.dirname(installed), { recursive: true });
   await rm(temporary, { force: true });
   await copyFile(built, temporary);
   await chmod(temporary, 0o755);
@@ -85,71 +109,13 @@ async function install(built: string, binary: string): Promise<void> {
   } finally {
     await handle.close();
   }
-  await rename(temporary, binary);
+  await rename(temporary, installed);
 }
 
-const artifactSchema = z.object({
-  reason: z.literal("compiler-artifact"),
-  target: z.object({ name: z.literal(binaryName) }),
-  executable: z.string(),
-});
-
-/** Where cargo says it put the binary: the folder depends on its configuration and environment. */
-export function findExecutable(messages: string): string | null {
-  for (const line of messages.split("\n")) {
-    if (!line.startsWith("{")) continue;
-    const artifact = artifactSchema.safeParse(JSON.parse(line));
-    if (artifact.success) return artifact.data.executable;
-  }
-  return null;
-}
-
-/**
- * @throws WrennError `dependency_missing` when there is no cargo, or it is older than the workspace's `rust-version`
- */
-async function findCargo(native: string): Promise<string> {
-  const manifest = await readFile(path.join(native, "Cargo.toml"), "utf8");
-  const needed = /^rust-version = "([\d.]+)"$/m.exec(manifest)?.[1] ?? "";
-  // rustup installs it here, and `sudo` drops it from PATH.
-  const cargo = await findOnPath("cargo", [
-    path.join(process.env["CARGO_HOME"] ?? path.join(homedir(), ".cargo"), "bin"),
-  ]);
-  if (cargo === null) {
-    throw new WrennError("dependency_missing", {
-      message: `cargo, which builds the guest agent, is not installed for ${process.env["USER"] ?? "this user"}.`,
-      suggestion:
-        `Install Rust ${needed} or newer with rustup (https://rustup.rs) as the user who runs this command, root: ` +
-        "no package of Debian 12 is new enough. Then run the command again.",
-      details: { program: "cargo", needed },
-    });
-  }
-  const { stdout } = await run(cargo, ["--version"], { cwd: native });
-  const version = /^cargo ([\d.]+)/.exec(stdout)?.[1] ?? "";
-  if (isOlder(version, needed)) {
-    throw new WrennError("dependency_missing", {
-      message: `${cargo} is version ${version}; building the guest agent needs Rust ${needed} or newer.`,
-      suggestion: "Update it: rustup update stable. Then run the command again.",
-      details: { program: "cargo", version, needed },
-    });
-  }
-  return cargo;
-}
-
-/** Whether a version of dotted numbers comes before another. */
-export function isOlder(version: string, needed: string): boolean {
-  const parts = version.split(".").map(Number);
-  for (const [index, number] of needed.split(".").map(Number).entries()) {
-    const difference = (parts[index] ?? 0) - number;
-    if (difference !== 0) return difference < 0;
-  }
-  return false;
-}
-
-/** Everything the binary is made of: the Rust workspace and the protocol files its build generates code from. */
-async function hashSources(repositoryRoot: string): Promise<string> {
+async function hashSources(program: NativeProgram, repositoryRoot: string): Promise<string> {
   const hash = createHash("sha256");
-  for (const folder of ["native", "packages/contract/proto"]) {
-    for (const file of await sourceFiles(path.join(repositoryRoot, folder))) {
+  for (const source of [...workspaceSources, ...program.sources]) {
+    for (const file of await sourceFiles(path.join(repositoryRoot, source))) {
       hash.update(`${path.relative(repositoryRoot, file)}\0`);
       hash.update(await readFile(file));
       hash.update("\0");
@@ -158,13 +124,11 @@ async function hashSources(repositoryRoot: string): Promise<string> {
   return hash.digest("hex");
 }
 
-async function sourceFiles(directory: string): Promise<string[]> {
+/** The file itself, or all files of the folder. */
+async function sourceFiles(source: string): Promise<string[]> {
+  if (!(await stat(source)).isDirectory()) return [source];
+  const entries = await readdir(source);
   const files: string[] = [];
-  const entries = await readdir(directory, { withFileTypes: true });
-  for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
-    const file = path.join(directory, entry.name);
-    if (entry.isDirectory() && entry.name !== "target") files.push(...(await sourceFiles(file)));
-    else if (entry.isFile()) files.push(file);
-  }
+  for (const entry of entries.toSorted()) files.push(...(await sourceFiles(path.join(source, entry))));
   return files;
 }
