@@ -35,7 +35,7 @@ impl FlatWriter {
         for block in bytes.chunks(BLOCK_BYTES) {
             let length = block.len() as u64;
             if is_zero(block) {
-                self.append_zeros(length)?;
+                self.append_zeros_until(self.writer.len() + length)?;
             } else {
                 let offset = self.writer.append(block)?;
                 self.extents.push(length, Source::Layer { index: 0, offset });
@@ -45,8 +45,9 @@ impl FlatWriter {
         Ok(())
     }
 
-    /// Adds `length` bytes of zeros.
-    pub fn append_zeros(&mut self, length: u64) -> Result<()> {
+    /// Adds zeros until memory is `end` bytes long.
+    pub fn append_zeros_until(&mut self, end: u64) -> Result<()> {
+        let length = end.saturating_sub(self.writer.len());
         self.extents.push(length, Source::Zero);
         self.writer.append_hole(length)
     }

@@ -1,9 +1,11 @@
 //! An image that is read: a header with its layers open.
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::header::{Extent, Header, Source};
 use crate::layer::Layer;
+use crate::layer_id::LayerId;
 use crate::units::{BLOCK_BYTES, BLOCK_SIZE, to_usize};
 
 pub struct Image {
@@ -49,28 +51,15 @@ impl Image {
         found.ok_or_else(|| Error::new(ErrorCode::HeaderDamaged, format!("there is no layer {index} in the table")))
     }
 
-    /// Guest memory from address `guest`, checked, into all of `buffer`.
-    pub fn read(&self, guest: u64, buffer: &mut [u8]) -> Result<()> {
-        let mut block = vec![0; BLOCK_BYTES];
-        self.fill(guest, buffer, |layer, mut offset, mut rest| {
-            while !rest.is_empty() {
-                let bytes = layer.read_block(offset / BLOCK_SIZE, &mut block)?;
-                let bytes = bytes.get(to_usize(offset % BLOCK_SIZE)..).unwrap_or_default();
-                let count = bytes.len().min(rest.len());
-                let (target, source) = (rest.split_off_mut(..count), bytes.get(..count));
-                let (Some(target), Some(source), true) = (target, source, count > 0) else {
-                    return Err(Error::new(ErrorCode::LayerDamaged, format!("layer {} ends too early", layer.id())));
-                };
-                target.copy_from_slice(source);
-                offset += count as u64;
-            }
-            Ok(())
-        })
-    }
-
     /// Guest memory as it is on disk, right or wrong: to compare with, never to hand on.
     pub fn read_unchecked(&self, guest: u64, buffer: &mut [u8]) -> Result<()> {
         self.fill(guest, buffer, Layer::read_unchecked)
+    }
+
+    /// To read guest memory, checked.
+    #[must_use]
+    pub fn reader(&self) -> ImageReader<'_> {
+        ImageReader { image: self, blocks: HashMap::new() }
     }
 
     fn fill(
@@ -92,5 +81,37 @@ impl Image {
             return Ok(());
         }
         Err(Error::new(ErrorCode::InvalidArguments, format!("memory at {guest:#x} is beyond the end of the image")))
+    }
+}
+
+/// Reads guest memory block by block. It keeps the last block of each layer, because memory that is read from front to
+/// back comes back to the same one for many small extents.
+pub struct ImageReader<'a> {
+    image: &'a Image,
+    blocks: HashMap<LayerId, (u64, Vec<u8>)>,
+}
+
+impl ImageReader<'_> {
+    /// Guest memory from address `guest` into all of `buffer`.
+    pub fn read(&mut self, guest: u64, buffer: &mut [u8]) -> Result<()> {
+        self.image.fill(guest, buffer, |layer, mut offset, mut rest| {
+            let (at, block) = self.blocks.entry(layer.id()).or_insert_with(|| (u64::MAX, vec![0; BLOCK_BYTES]));
+            while !rest.is_empty() {
+                let index = offset / BLOCK_SIZE;
+                if *at != index {
+                    // Forgotten first: a block that cannot be read must not be taken for the one before it.
+                    *at = u64::MAX;
+                    layer.read_block(index, block)?;
+                    *at = index;
+                }
+                let bytes = block.get(to_usize(offset % BLOCK_SIZE)..).unwrap_or_default();
+                let count = bytes.len().min(rest.len());
+                if let (Some(target), Some(bytes)) = (rest.split_off_mut(..count), bytes.get(..count)) {
+                    target.copy_from_slice(bytes);
+                }
+                offset += count as u64;
+            }
+            Ok(())
+        })
     }
 }

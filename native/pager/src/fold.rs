@@ -26,11 +26,12 @@ pub(crate) fn run(mut options: Options) -> Result<Value> {
 fn fold(image: &Image, layers: &Path, layer: LayerId) -> Result<(Header, UnpublishedLayer, u64)> {
     let memory_size = image.header().memory_size();
     let mut writer = FlatWriter::create(layers, layer)?;
+    let mut reader = image.reader();
     let mut buffer = vec![0; BLOCK_BYTES];
     for guest in (0..memory_size).step_by(BLOCK_BYTES) {
         let end = memory_size.min(guest + BLOCK_SIZE);
         let block = buffer.get_mut(..to_usize(end - guest)).unwrap_or_default();
-        image.read(guest, block)?;
+        reader.read(guest, block)?;
         writer.append(block)?;
     }
     let bytes_written = writer.bytes_written();

@@ -1,6 +1,7 @@
 //! Everything that is done with a frozen guest's memory outside its engine, one subcommand each. A result is one JSON
 //! object on stdout, a failure one on stderr and exit code 1.
 mod arguments;
+mod capture;
 mod fold;
 mod inspect;
 mod verify;
@@ -17,6 +18,7 @@ const USAGE: &str = "usage: wrenn-pager capture|fold|verify|inspect OPTIONS (doc
 fn run() -> Result<Value> {
     let mut arguments = Arguments::from_env();
     match arguments.subcommand()?.as_str() {
+        "capture" => capture::run(arguments.options()?),
         "fold" => fold::run(arguments.options()?),
         "inspect" => inspect::run(arguments.options()?),
         "verify" => verify::run(arguments.options()?),
