@@ -74,10 +74,11 @@ export interface Layout {
   /** The built guest agent, which the initramfs carries, and the record of what it was built from. */
   readonly guestAgent: string;
   readonly guestAgentRecord: string;
-  /** What is loaded into an engine that has no memory backends of ours itself: it gives the VM the memory it is to have. */
-  readonly memoryLibrary: string;
-  /** Captures, folds and serves guests' memory. */
+  /** What captures and serves guests' memory, and what QEMU has preloaded to get its memory from there; each with its record. */
   readonly pager: string;
+  readonly pagerRecord: string;
+  readonly memoryLibrary: string;
+  readonly memoryLibraryRecord: string;
   readonly credentials: string;
   sandbox(id: SandboxId): SandboxLayout;
   generation(id: GenerationId): GenerationLayout;
@@ -110,8 +111,10 @@ export function wrennLayout(root: string): Layout {
     bin: inRoot("bin"),
     guestAgent: inRoot("bin", "wrenn-guest"),
     guestAgentRecord: inRoot("bin", "wrenn-guest.json"),
-    memoryLibrary: inRoot("bin", "libwrenn-memory.so"),
     pager: inRoot("bin", "wrenn-pager"),
+    pagerRecord: inRoot("bin", "wrenn-pager.json"),
+    memoryLibrary: inRoot("bin", "libwrenn-memory.so"),
+    memoryLibraryRecord: inRoot("bin", "libwrenn-memory.json"),
     credentials: inRoot("credentials.json"),
     sandbox: (id) => sandboxLayout(inRoot("sandboxes", id)),
     generation: (id) => generationLayout(inRoot("generations", id)),

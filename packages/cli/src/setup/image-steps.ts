@@ -11,7 +11,7 @@ import {
 } from "@wrenn/images";
 import { WrennError } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
-import { installedGuestAgent } from "./guest-agent-step.ts";
+import { installedGuestAgent } from "./native-programs-step.ts";
 import type { SetupStep, StepProgress } from "./step.ts";
 
 const mebibyte = 1_048_576;

@@ -21,7 +21,7 @@ export const requiredPrograms: readonly RequiredProgram[] = [
   { program: "lz4", package: "lz4" },
   { program: "xz", package: "xz-utils" },
   { program: "zstd", package: "zstd" },
-  // Link the guest agent.
+  // Link the native programs.
   { program: "cc", package: "gcc" },
 ];
 

@@ -2,8 +2,8 @@
 import { WrennError } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
 import { directoriesStep } from "./directories-step.ts";
-import { guestAgentStep } from "./guest-agent-step.ts";
 import { initramfsStep, kernelStep, rootfsStep } from "./image-steps.ts";
+import { nativeProgramsStep } from "./native-programs-step.ts";
 import type { SetupOutput } from "./step-display.ts";
 import { runSetupSteps } from "./step-runner.ts";
 import { systemPackagesStep } from "./system-packages-step.ts";
@@ -36,7 +36,7 @@ export async function runSetup(options: SetupOptions): Promise<void> {
       steps: [
         systemPackagesStep(),
         directoriesStep(layout),
-        guestAgentStep(layout, repositoryRoot),
+        nativeProgramsStep(layout, repositoryRoot),
         kernelStep(layout),
         initramfsStep(layout),
         rootfsStep(layout),
