@@ -27,8 +27,8 @@ const REQUEST_BYTES: usize = HEADER_BYTES + 8 + ID_BYTES;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 
-/// One read takes as many messages as the kernel puts together, which is never more than this.
-const BUFFER_BYTES: usize = 32 * 1024;
+/// What the kernel puts together for one read, unless there is room for more: more would only be more memory to touch.
+const BUFFER_BYTES: usize = 8 * 1024;
 
 const FIN_WAIT2: u8 = 5;
 
@@ -46,7 +46,7 @@ const STATES: u32 = {
 pub(crate) fn close_all_but(kept: &Endpoints) -> io::Result<usize> {
     let flags = SocketFlags::CLOEXEC;
     let kernel = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG))?;
-    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut buffer = [0; BUFFER_BYTES];
     let mut listed = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         list(&kernel, u8::try_from(family).map_err(io::Error::other)?, &mut buffer, &mut listed)?;

@@ -1,6 +1,6 @@
 //! What `/init` changes about the guest's system. Takes system calls that may wait for the disk.
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -103,12 +103,16 @@ fn with_own_name(hosts: &str, name: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Resume calls `/init` again with the same values: the disk need not notice.
+/// Resume calls `/init` again with the same values: the disk need not notice. Written over, not anew: a file that is cut to
+/// nothing first has its blocks allocated while its writer waits (ext4's `auto_da_alloc`), and here somebody waits for the writer.
 fn write_if_changed(path: &str, content: &str) -> io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|current| current == content) {
+    let current = fs::read_to_string(path).unwrap_or_default();
+    if current == content {
         return Ok(());
     }
-    fs::write(path, content)
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.set_len(content.len() as u64)
 }
 
 /// In images made for other init systems it is often a link to what such a system would write; that file is not there.
@@ -135,5 +139,19 @@ mod tests {
         let before = "127.0.0.1\tlocalhost\n127.0.1.1\told\n::1\tip6-localhost\n";
         assert_eq!(with_own_name(before, "new"), "127.0.0.1\tlocalhost\n::1\tip6-localhost\n127.0.1.1\tnew\n");
         assert_eq!(with_own_name("", "new"), "127.0.0.1\tlocalhost\n127.0.1.1\tnew\n");
+    }
+
+    #[test]
+    fn a_file_holds_what_was_written_last_and_is_left_alone_while_it_does() {
+        let file = std::env::temp_dir().join(format!("wrenn-guest-name-{}", std::process::id()));
+        let path = file.to_str().unwrap();
+        for content in ["a long name\n", "short\n", "a longer name\n"] {
+            write_if_changed(path, content).unwrap();
+            assert_eq!(fs::read_to_string(path).unwrap(), content);
+        }
+        let written = fs::metadata(path).unwrap().modified().unwrap();
+        write_if_changed(path, "a longer name\n").unwrap();
+        assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written);
+        fs::remove_file(path).unwrap();
     }
 }

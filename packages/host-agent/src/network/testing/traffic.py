@@ -173,22 +173,42 @@ def talk_on(connection):
 
 
 def stray(host, port):
-    with socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as client:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as tap, socket.create_connection((host, int(port))) as client:
+        tap.bind(("eth0", 3))  # ETH_P_ALL
         client.recv(100)
+        echo_some(client)
         (source, source_port), (destination, _) = client.getsockname(), client.getpeername()
-        segment = struct.pack("!HHIIBBHHH", source_port, int(port), 1, 1, 5 << 4, 0x10, 1024, 0, 0)
+        sequence, acknowledged = last_numbers(tap, source_port)
+        # An answer to it as if it belonged to no connection would be accepted: it names the byte that is expected next.
+        segment = struct.pack(
+            "!HHIIBBHHH", source_port, int(port), (sequence + 10_000_000) % 2**32, acknowledged, 5 << 4, 0x10, 1024, 0, 0
+        )
         addresses = socket.inet_aton(source) + socket.inet_aton(destination)
         sum_of_all = checksum(addresses + struct.pack("!HH", socket.IPPROTO_TCP, len(segment)) + segment)
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as wire:
             wire.sendto(segment[:16] + struct.pack("!H", sum_of_all) + segment[18:], (host, 0))
         try:
-            for _ in range(20):
-                client.sendall(b"x")
-                client.recv(1)
-                time.sleep(0.01)
+            echo_some(client)
             say("goes on")
         except OSError as error:
             say(error.strerror or "silence")
+
+
+def echo_some(client):
+    for _ in range(20):
+        client.sendall(b"x")
+        client.recv(1)
+        time.sleep(0.01)
+
+
+def last_numbers(tap, source_port):
+    """Sequence and acknowledgement numbers of the last segment sent from a port."""
+    numbers = None
+    while select.select([tap], [], [], 0.2)[0]:
+        packet = tap.recv(2000)
+        if packet[9] == socket.IPPROTO_TCP and struct.unpack_from("!H", packet, 20)[0] == source_port:
+            numbers = struct.unpack_from("!II", packet, 24)
+    return numbers
 
 
 def burst(host, port, local_port):
