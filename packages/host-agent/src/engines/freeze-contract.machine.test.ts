@@ -42,9 +42,9 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     engine = await bench.engine(choice);
     const prepared = await bench.prepare();
     const vm = await bench.start(engine, prepared.spec);
-    await expect(guestAnswers(prepared.slot)).resolves.toBe(true);
+    await guestAnswers(prepared.slot);
     const inGuest = (command: string): Promise<string> => executeAt(prepared.slot.address, command);
-    await inGuest("head -c 20000000 /dev/urandom > /dev/shm/held; head -c 5000000 /dev/urandom > /root/held; sync");
+    await inGuest("head -c 4000000 /dev/urandom > /dev/shm/held; head -c 1000000 /dev/urandom > /root/held; sync");
     await inGuest(`setsid sh -c '${count}' > /dev/null 2>&1 < /dev/null & echo $! > /dev/shm/pid`);
     await inGuest("until test -e /dev/shm/count; do sleep 0.05; done");
     held = {
@@ -87,7 +87,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     // What one writes is neither the other's nor the frozen state's.
     await executeAt(
       places[0].slot.address,
-      "dd if=/dev/zero of=/dev/shm/held bs=1M count=8 conv=notrunc; echo > /root/held; sync",
+      "dd if=/dev/zero of=/dev/shm/held bs=1M count=2 conv=notrunc; echo > /root/held; sync",
     );
     expect(await executeAt(places[1].slot.address, "sha256sum /dev/shm/held /root/held")).toBe(
       held.inMemory + held.onDisk,
@@ -263,7 +263,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 });
 
 /** A process of the guest that would miss nothing but the time it was frozen. */
-const count = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/next; mv /dev/shm/next /dev/shm/count; sleep 0.05; done";
+const count = "i=0; while sleep 0.1; do i=$((i+1)); echo $i > /dev/shm/count; done";
 
 async function descriptorsInUse(): Promise<number> {
   return (await readdir("/proc/self/fd")).length;

@@ -15,6 +15,7 @@ import {
   wrennLayout,
 } from "@wrenn/system";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { deferred } from "../../deferred.ts";
 import { serveQmp } from "./testing/scripted-qmp.ts";
 import { QemuVm } from "./vm.ts";
 
@@ -72,6 +73,32 @@ it("asks one question at a time, however many events an engine sends, and never 
   answerOpen();
   await expect(vm.ended).resolves.toMatchObject({ code: "guest_panicked" });
   expect(asked).toBe(3);
+});
+
+it("does not ask an engine that is freezing, whose disk may be slow, and does not take the guest for ended", async () => {
+  const asked: string[] = [];
+  const late = deferred<() => void>();
+  await serveQmp(server, files.qmpSocket, (command, id, socket) => {
+    asked.push(command);
+    const answer = (): void => answers(socket, id, asked.includes("stop") ? "paused" : "running");
+    if (command !== "stop") {
+      answer();
+      return;
+    }
+    socket.write(`{"event": "STOP"}\r\n`);
+    late.resolve(answer);
+  });
+  vm = await QemuVm.connect(engine, files);
+  const freezing = Promise.all([vm.freeze(), vm.freeze()]);
+  const answerStop = await late.promise;
+  // Two round trips: the first answer comes after the event, and a question that this brought about comes before the second.
+  await vm.isFrozen();
+  await vm.isFrozen();
+  expect(asked).toEqual(["query-status", "stop", "query-status", "query-status"]);
+  answerStop();
+  await freezing;
+  expect(asked).toContain("xen-save-devices-state");
+  await expect(vm.isFrozen()).resolves.toBe(true);
 });
 
 it("outlives a host without a free file descriptor, and still notices the end", async () => {
