@@ -46,7 +46,10 @@ export async function startBareVm(layout: Layout, options: { memoryMib: number; 
       ...["-M", "microvm,accel=tcg", "-cpu", "max", "-m", `${options.memoryMib}`, "-smp", "1"],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-serial", `file:${path.join(directory, "console")}`],
       ...["-kernel", path.join(layout.boot, boot.kernel), "-initrd", path.join(layout.boot, boot.initramfs)],
-      ...["-append", `console=ttyS0 reboot=t panic=-1 quiet random.trust_cpu=on tsc_early_khz=${options.tscKhz}`],
+      ...[
+        "-append",
+        `console=ttyS0 reboot=t panic=-1 quiet random.trust_cpu=on tsc_early_khz=${options.tscKhz} tsc=reliable`,
+      ],
       ...["-drive", `id=root,file=${overlay},format=qcow2,if=none,cache=writeback`],
       ...["-device", "virtio-blk-device,drive=root"],
       ...["-netdev", `tap,id=net,ifname=${tap},script=no,downscript=no`],

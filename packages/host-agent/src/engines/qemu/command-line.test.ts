@@ -87,7 +87,7 @@ it("takes the TSC's rate from bogomips, which Linux derives from it", () => {
 
 it("tells only an emulated guest the TSC's rate", () => {
   const cpuInfo = "bogomips\t: 4000.00\n";
-  expect(guestKernelArguments("tcg", cpuInfo)).toContain("tsc_early_khz=2000000");
+  expect(guestKernelArguments("tcg", cpuInfo).join(" ")).toContain("tsc_early_khz=2000000 tsc=reliable");
   expect(guestKernelArguments("kvm", cpuInfo).join(" ")).not.toContain("tsc_early_khz");
   expect(guestKernelArguments("tcg", "")).not.toContain("tsc_early_khz=null");
 });

@@ -101,7 +101,9 @@ function startArguments(start: QemuStart): string[] {
 export function guestKernelArguments(accelerator: Accelerator, cpuInfo: string): string[] {
   const common = ["reboot=t", "panic=-1", "quiet", "random.trust_cpu=on"];
   const tscKhz = accelerator === "tcg" ? tscKhzFromCpuInfo(cpuInfo) : null;
-  return tscKhz === null ? common : [...common, `tsc_early_khz=${tscKhz}`];
+  // `reliable`: on a busy host an emulated guest otherwise finds its TSC wanting against the ticks of an emulated timer, and counts time
+  // in steps of 4 ms from then on. QEMU derives the TSC from the host's clock.
+  return tscKhz === null ? common : [...common, `tsc_early_khz=${tscKhz}`, "tsc=reliable"];
 }
 
 /**
