@@ -17,7 +17,7 @@ import { isAlive, run, wrennLayout } from "@wrenn/system";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { createOverlay } from "../disks/qcow2.ts";
 import { executeAt } from "../testing/guest.ts";
-import type { Engine, VirtualMachine, VmSpec } from "./engine.ts";
+import type { Engine, GuestMemory, VirtualMachine } from "./engine.ts";
 import { adoptVm, findAllEngineProcesses, findEngineProcesses } from "./engines.ts";
 import { type FrozenVm, guestAnswers, type PreparedVm, VmBench } from "./testing/vm-bench.ts";
 import { enginesGid } from "./users.ts";
@@ -60,60 +60,96 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     await bench.clear();
   });
 
-  /** A place for the frozen guest to go on in: another slot, directory, user and overlay. */
-  async function place(): Promise<PreparedVm & { readonly thawing: VmSpec }> {
+  type Backend = GuestMemory["backend"];
+
+  /** Starts the frozen guest in another slot, directory and overlay, as another user. */
+  async function restore(backend: Backend = "file"): Promise<PreparedVm & { readonly vm: VirtualMachine }> {
     const prepared = await bench.prepare(frozen.disk);
-    const start = { from: "frozen", deviceState: frozen.deviceState } as const;
-    return { ...prepared, thawing: { ...prepared.spec, start, memory: { backend: "file", path: frozen.memory } } };
+    return { ...prepared, vm: await bench.start(engine, await bench.thawing(frozen, prepared, backend)) };
   }
 
-  async function restore(): Promise<PreparedVm & { readonly vm: VirtualMachine }> {
-    const prepared = await place();
-    return { ...prepared, vm: await bench.start(engine, prepared.thawing) };
-  }
+  describe.each([{ backend: "file" }, { backend: "uffd" }] as const)("with memory by $backend", ({ backend }) => {
+    it("lets a frozen guest go on elsewhere as another user, with its processes, memory and files", async () => {
+      const places = await Promise.all([restore(backend), restore(backend)]);
+      for (const { slot } of places) {
+        const inGuest = (command: string): Promise<string> => executeAt(slot.address, command);
+        expect(await inGuest("sha256sum /dev/shm/held")).toBe(held.inMemory);
+        expect(await inGuest("sha256sum /root/held")).toBe(held.onDisk);
+        const before = Number(await inGuest("cat /dev/shm/count"));
+        await expect.poll(async () => Number(await inGuest("cat /dev/shm/count"))).toBeGreaterThan(before);
+        expect(await inGuest(`kill -0 ${held.counter.trim()} && echo lives`)).toBe("lives\n");
+      }
+      const [one, other] = places.map(({ vm, spec }) => ({ pid: vm.identity.pid, uid: spec.uid }));
+      expect(one).not.toEqual(other);
+      // What one writes is neither the other's nor the frozen state's.
+      await executeAt(
+        places[0].slot.address,
+        "dd if=/dev/zero of=/dev/shm/held bs=1M count=2 conv=notrunc; echo > /root/held; sync",
+      );
+      expect(await executeAt(places[1].slot.address, "sha256sum /dev/shm/held /root/held")).toBe(
+        held.inMemory + held.onDisk,
+      );
+      const { slot } = await restore(backend);
+      expect(await executeAt(slot.address, "sha256sum /dev/shm/held /root/held")).toBe(held.inMemory + held.onDisk);
+    });
 
-  it("lets a frozen guest go on elsewhere as another user, with its processes, memory and files", async () => {
-    const places = await Promise.all([restore(), restore()]);
-    for (const { slot } of places) {
-      const inGuest = (command: string): Promise<string> => executeAt(slot.address, command);
-      expect(await inGuest("sha256sum /dev/shm/held")).toBe(held.inMemory);
-      expect(await inGuest("sha256sum /root/held")).toBe(held.onDisk);
-      const before = Number(await inGuest("cat /dev/shm/count"));
-      await expect.poll(async () => Number(await inGuest("cat /dev/shm/count"))).toBeGreaterThan(before);
-      expect(await inGuest(`kill -0 ${held.counter.trim()} && echo lives`)).toBe("lives\n");
-    }
-    const [one, other] = places.map(({ vm, spec }) => ({ pid: vm.identity.pid, uid: spec.uid }));
-    expect(one).not.toEqual(other);
-    // What one writes is neither the other's nor the frozen state's.
-    await executeAt(
-      places[0].slot.address,
-      "dd if=/dev/zero of=/dev/shm/held bs=1M count=2 conv=notrunc; echo > /root/held; sync",
-    );
-    expect(await executeAt(places[1].slot.address, "sha256sum /dev/shm/held /root/held")).toBe(
-      held.inMemory + held.onDisk,
-    );
-    const { slot } = await restore();
-    expect(await executeAt(slot.address, "sha256sum /dev/shm/held /root/held")).toBe(held.inMemory + held.onDisk);
-  });
+    it("says of a guest that it is frozen, also after a host agent's restart, and does not take it for ended", async () => {
+      const { vm, slot, files } = await restore(backend);
+      let ended = false;
+      void vm.ended.then(() => (ended = true));
+      await expect(vm.isFrozen()).resolves.toBe(false);
+      await vm.freeze();
+      await vm.freeze();
+      await expect(vm.isFrozen()).resolves.toBe(true);
+      await vm.detach();
+      const adopted = await adoptVm(vm.identity, files);
+      bench.add(adopted);
+      void adopted.ended.then(() => (ended = true));
+      await expect(adopted.isFrozen()).resolves.toBe(true);
+      await adopted.thaw();
+      await adopted.thaw();
+      await expect(adopted.isFrozen()).resolves.toBe(false);
+      await expect(guestAnswers(slot)).resolves.toBe(true);
+      expect(ended).toBe(false);
+    });
 
-  it("says of a guest that it is frozen, also after a host agent's restart, and does not take it for ended", async () => {
-    const { vm, slot, files } = await restore();
-    let ended = false;
-    void vm.ended.then(() => (ended = true));
-    await expect(vm.isFrozen()).resolves.toBe(false);
-    await vm.freeze();
-    await vm.freeze();
-    await expect(vm.isFrozen()).resolves.toBe(true);
-    await vm.detach();
-    const adopted = await adoptVm(vm.identity, files);
-    bench.add(adopted);
-    void adopted.ended.then(() => (ended = true));
-    await expect(adopted.isFrozen()).resolves.toBe(true);
-    await adopted.thaw();
-    await adopted.thaw();
-    await expect(adopted.isFrozen()).resolves.toBe(false);
-    await expect(guestAnswers(slot)).resolves.toBe(true);
-    expect(ended).toBe(false);
+    it("writes to the new overlay alone once disks are switched, three times over", async () => {
+      const { vm, slot, spec } = await restore(backend);
+      const names = [spec.overlay, spec.files.nextOverlay];
+      for (const round of [0, 1, 2]) {
+        const [present = "", next = ""] = round % 2 === 0 ? names : names.toReversed();
+        await executeAt(slot.address, `echo ${round} > /root/round-${round}; sync`);
+        await vm.freeze();
+        const layer = path.join(spec.files.directory, `layer-${round}`);
+        await link(present, layer);
+        const backing = { path: layer, format: "qcow2" } as const;
+        await createOverlay({ file: next, backing, sizeMib: bench.template.diskMib, uid: spec.uid });
+        await vm.switchDisk(next);
+        const { stdout } = await run("sha256sum", [layer]);
+        await rm(present);
+        await vm.thaw();
+        await executeAt(slot.address, `head -c 1000000 /dev/urandom > /root/after-${round}; sync`);
+        expect((await run("sha256sum", [layer])).stdout).toBe(stdout);
+        expect((await stat(next)).blocks * 512).toBeGreaterThan(1_000_000);
+      }
+      expect(await executeAt(slot.address, "cat /root/round-*; sha256sum /root/held")).toBe(`0\n1\n2\n${held.onDisk}`);
+    });
+
+    it("leaves nothing of 20 restores", async () => {
+      const prepared = await bench.prepare(frozen.disk);
+      const seen: { readonly descriptors: number; readonly entries: string[] }[] = [];
+      for (let round = 0; round < 20; round++) {
+        const vm = await bench.start(engine, await bench.thawing(frozen, prepared, backend));
+        await vm.kill();
+        await expect(isAlive(vm.identity)).resolves.toBe(false);
+        await expect(bench.pagersEnded()).resolves.toBe(true);
+        const entries = (await readdir(prepared.files.directory)).toSorted();
+        seen.push({ descriptors: await descriptorsInUse(), entries });
+      }
+      await expect(findAllEngineProcesses(bench.layout)).resolves.toEqual([]);
+      expect(seen.at(-1)?.entries).toEqual(seen[0]?.entries);
+      expect(seen.at(-1)?.descriptors).toBeLessThanOrEqual(seen[1]?.descriptors ?? 0);
+    });
   });
 
   it("freezes what another user's engine has left its state behind for", async () => {
@@ -121,28 +157,6 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     await writeFile(files.deviceState, "old", { mode: 0o600 });
     await vm.freeze();
     expect((await readFile(files.deviceState)).length).toBeGreaterThan(1_000);
-  });
-
-  it("writes to the new overlay alone once disks are switched, three times over", async () => {
-    const { vm, slot, spec } = await restore();
-    const names = [spec.overlay, spec.files.nextOverlay];
-    for (const round of [0, 1, 2]) {
-      const [present = "", next = ""] = round % 2 === 0 ? names : names.toReversed();
-      await executeAt(slot.address, `echo ${round} > /root/round-${round}; sync`);
-      await vm.freeze();
-      const layer = path.join(spec.files.directory, `layer-${round}`);
-      await link(present, layer);
-      const backing = { path: layer, format: "qcow2" } as const;
-      await createOverlay({ file: next, backing, sizeMib: bench.template.diskMib, uid: spec.uid });
-      await vm.switchDisk(next);
-      const { stdout } = await run("sha256sum", [layer]);
-      await rm(present);
-      await vm.thaw();
-      await executeAt(slot.address, `head -c 1000000 /dev/urandom > /root/after-${round}; sync`);
-      expect((await run("sha256sum", [layer])).stdout).toBe(stdout);
-      expect((await stat(next)).blocks * 512).toBeGreaterThan(1_000_000);
-    }
-    expect(await executeAt(slot.address, "cat /root/round-*; sha256sum /root/held")).toBe(`0\n1\n2\n${held.onDisk}`);
   });
 
   it("refuses to switch disks when its own has been put elsewhere, or the guest runs", async () => {
@@ -194,7 +208,9 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
   });
 
   it("says why a frozen state cannot be taken up, and leaves no process and no descriptor", async () => {
-    const { thawing, files } = await place();
+    const prepared = await bench.prepare(frozen.disk);
+    const thawing = await bench.thawing(frozen, prepared, "file");
+    const { files } = prepared;
     const open = await descriptorsInUse();
     const short = path.join(bench.layout.root, "short");
     await writeFile(short, (await readFile(frozen.deviceState)).subarray(0, 6_000));
@@ -223,7 +239,8 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
   });
 
   it("runs no guest in memory that is not its own, should the library not be loaded", async () => {
-    const { thawing, files } = await place();
+    const prepared = await bench.prepare(frozen.disk);
+    const thawing = await bench.thawing(frozen, prepared, "file");
     const layout = wrennLayout(path.join(bench.layout.root, "incomplete"));
     for (const directory of [layout.bin, layout.run]) await mkdir(directory, { recursive: true });
     await symlink(bench.layout.boot, layout.boot);
@@ -231,21 +248,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     await expect(bench.start(incomplete, thawing)).rejects.toMatchObject({ code: "boot_files_missing" });
     await writeFile(layout.memoryLibrary, "no library");
     await expect(bench.start(incomplete, thawing)).rejects.toMatchObject({ code: "engine_failed" });
-    await expect(findEngineProcesses(files)).resolves.toEqual([]);
-  });
-
-  it("leaves nothing of 20 restores", async () => {
-    const { thawing, files } = await place();
-    const [descriptors, entries] = [await descriptorsInUse(), await readdir(files.directory)];
-    for (let round = 0; round < 20; round++) {
-      const vm = await bench.start(engine, thawing);
-      await vm.kill();
-      await expect(isAlive(vm.identity)).resolves.toBe(false);
-    }
-    await expect(findAllEngineProcesses(bench.layout)).resolves.toEqual([]);
-    await expect.poll(() => descriptorsInUse()).toBe(descriptors);
-    const left = (await readdir(files.directory)).filter((name) => !entries.includes(name));
-    expect(left.toSorted()).toEqual(["console.log", "engine.log", "qmp.sock"]);
+    await expect(findEngineProcesses(prepared.files)).resolves.toEqual([]);
   });
 
   it("says what a frozen guest depends on: another size or another engine is another machine", async () => {

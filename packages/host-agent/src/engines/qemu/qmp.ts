@@ -82,7 +82,7 @@ export class QmpClient {
   ): Promise<QmpClient> {
     const socket = await pollUntil(async () => (options.mayStillCome?.() === false ? false : dial(socketPath)), {
       timeoutMs: deadlines.engineGreeting,
-      intervalMs: 4,
+      intervalMs: 2,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     if (socket === null || socket === false) {

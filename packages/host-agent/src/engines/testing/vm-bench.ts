@@ -1,14 +1,16 @@
 /** For tests: all that a creation has ready when it starts an engine, what a pause keeps of one, and both cleared away. */
-import { chmod, chown, copyFile, mkdir, mkdtemp, open, readFile, rm, symlink } from "node:fs/promises";
+import { chmod, chown, copyFile, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { deadlines, guestAgentPort, minimalTemplateId, newId, platformTeamId } from "@wrenn/contract";
 import {
+  endProcess,
   type Layout,
   layoutFromEnvironment,
   pollUntil,
   type ProcessIdentity,
   type SandboxLayout,
+  waitForExit,
   wrennLayout,
 } from "@wrenn/system";
 import { pino } from "pino";
@@ -16,18 +18,21 @@ import { findBootFiles, findTemplate, type TemplateFiles } from "../../disks/boo
 import { createOverlay, keepAsDiskLayer, sealDiskLayer } from "../../disks/qcow2.ts";
 import type { Backing } from "../../disks/qcow2-header.ts";
 import { type Slot, SlotPool } from "../../network/slot-pool.ts";
+import { PagerProgram } from "../../memory/pager.ts";
 import { makeBlankMemory } from "../blank-memory.ts";
 import { Cgroups } from "../cgroups.ts";
-import type { Engine, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
+import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
 import { type EngineChoice, Engines } from "../engines.ts";
 
 /** The least that boots quickly; what the tests hold in a guest's memory is small. */
 const memoryMib = 256;
-const mebibyte = 1_048_576;
 
 export interface PreparedVm {
   /** Of a guest that boots. */
-  readonly spec: VmSpec & { readonly start: Extract<VmStart, { from: "boot" }> };
+  readonly spec: VmSpec & {
+    readonly start: Extract<VmStart, { from: "boot" }>;
+    readonly memory: Extract<GuestMemory, { backend: "file" }>;
+  };
   readonly slot: Slot;
   readonly files: SandboxLayout;
 }
@@ -35,7 +40,9 @@ export interface PreparedVm {
 /** What a pause keeps. */
 export interface FrozenVm {
   readonly deviceState: string;
+  /** Its memory as one file, and the header that says so. */
   readonly memory: string;
+  readonly header: string;
   readonly disk: Backing;
 }
 
@@ -46,9 +53,12 @@ export class VmBench {
   readonly #slots: SlotPool;
   readonly #prepared: PreparedVm[] = [];
   readonly #machines: VirtualMachine[] = [];
+  readonly #pagers: ProcessIdentity[] = [];
+  readonly #pager: PagerProgram;
 
   private constructor(layout: Layout, cgroups: Cgroups, slots: SlotPool, template: TemplateFiles) {
     this.layout = layout;
+    this.#pager = new PagerProgram(layout);
     this.cgroups = cgroups;
     this.#slots = slots;
     this.template = template;
@@ -117,23 +127,45 @@ export class VmBench {
     this.#machines.push(vm);
   }
 
-  /** Freezes a VM, keeps what it consists of, and ends it. */
-  async keep(vm: VirtualMachine, { spec }: PreparedVm, backing?: Backing): Promise<FrozenVm> {
+  /** Freezes a VM that was booted, keeps what it consists of, and ends it. */
+  async keep(vm: VirtualMachine, { spec }: PreparedVm): Promise<FrozenVm> {
     await vm.freeze();
-    const layer = this.layout.layer(newId("layer"));
-    await keepAsDiskLayer(spec.overlay, layer);
-    await copyMemory(vm.identity.pid, layer.memory);
-    const deviceState = path.join(layer.directory, "device-state");
+    const [diskLayer, memoryLayer] = [this.layout.layer(newId("layer")), newId("layer")];
+    await keepAsDiskLayer(spec.overlay, diskLayer);
+    const deviceState = path.join(diskLayer.directory, "device-state");
+    const header = path.join(diskLayer.directory, "memory.header");
     await copyFile(spec.files.deviceState, deviceState);
     await chmod(deviceState, 0o400);
+    const mapped = { file: spec.memory.path };
+    const capture = { pid: vm.identity.pid, memoryMib, mapped, parentHeader: null, layer: memoryLayer, header };
+    await this.#pager.capture(capture, new AbortController().signal);
     await vm.kill();
-    await sealDiskLayer(layer, backing ?? { path: this.template.rootfs, format: "raw" });
-    return { deviceState, memory: layer.memory, disk: { path: layer.disk, format: "qcow2" } };
+    await sealDiskLayer(diskLayer, { path: this.template.rootfs, format: "raw" });
+    const { memory } = this.layout.layer(memoryLayer);
+    return { deviceState, memory, header, disk: { path: diskLayer.disk, format: "qcow2" } };
+  }
+
+  /** What a frozen VM starts from, in a place that was prepared for it; with `uffd`, the pager that will serve one start. */
+  async thawing(frozen: FrozenVm, { spec }: PreparedVm, backend: GuestMemory["backend"]): Promise<VmSpec> {
+    const start = { from: "frozen", deviceState: frozen.deviceState } as const;
+    if (backend === "file") return { ...spec, start, memory: { backend, path: frozen.memory } };
+    const { files, uid, cgroup } = spec;
+    const serving = { files, uid, cgroup, header: frozen.header, workingSet: null, record: files.workingSet };
+    const { identity } = await this.#pager.start(serving, new AbortController().signal);
+    this.#pagers.push(identity);
+    return { ...spec, start, memory: { backend, socket: files.pagerSocket } };
+  }
+
+  /** Resolves when every pager has ended by itself, as it does with its VM. */
+  async pagersEnded(): Promise<boolean> {
+    const ends = this.#pagers.map((pager) => waitForExit(pager, deadlines.engineQuit));
+    return (await Promise.all(ends)).every((ended) => ended);
   }
 
   /** Ends all VMs, and frees what was prepared for them. */
   async clear(): Promise<void> {
     for (const vm of this.#machines.splice(0)) await vm.kill();
+    for (const pager of this.#pagers.splice(0)) await endProcess(pager, deadlines.engineQuit);
     for (const { spec, slot, files } of this.#prepared.splice(0)) {
       await this.cgroups.remove(spec.sandboxId);
       await this.#slots.release(slot);
@@ -162,29 +194,4 @@ export async function guestAnswers(slot: Slot): Promise<boolean> {
     { timeoutMs: deadlines.guestBoot, intervalMs: 50 },
   );
   return answered === true;
-}
-
-/** Copies a guest's memory out of its engine: the one mapping of exactly its size. Zeros become holes. */
-async function copyMemory(pid: number, target: string): Promise<void> {
-  const bytes = memoryMib * mebibyte;
-  const ranges = (await readFile(`/proc/${pid}/maps`, "utf8")).split("\n").map((line) => {
-    const [from = 0, to = 0] = line.split(/[- ]/, 2).map((address) => Number.parseInt(address, 16));
-    return { from, to };
-  });
-  const guest = ranges.find(({ from, to }) => to - from === bytes);
-  if (guest === undefined) throw new Error(`process ${pid} has no mapping of ${bytes} bytes`);
-  const source = await open(`/proc/${pid}/mem`, "r");
-  const copy = await open(target, "wx", 0o400);
-  try {
-    const piece = Buffer.alloc(mebibyte);
-    const zeros = Buffer.alloc(mebibyte);
-    for (let offset = 0; offset < bytes; offset += mebibyte) {
-      await source.read(piece, 0, mebibyte, guest.from + offset);
-      if (!piece.equals(zeros)) await copy.write(piece, 0, mebibyte, offset);
-    }
-    await copy.truncate(bytes);
-  } finally {
-    await source.close();
-    await copy.close();
-  }
 }
