@@ -32,3 +32,11 @@ export const templateManifestSchema = z.union([baseTemplateSchema, snapshotTempl
 export type BaseTemplate = z.infer<typeof baseTemplateSchema>;
 export type SnapshotTemplate = z.infer<typeof snapshotTemplateSchema>;
 export type TemplateManifest = z.infer<typeof templateManifestSchema>;
+
+/** The part of a frozen state's manifest (`generations/<uuid>/manifest.json`) by which one learns which root filesystem it needs. */
+export const frozenDiskSchema = z.object({
+  /** Ids of the layers, top first: each is laid over the next, the last over `rootfs`. */
+  layers: z.array(z.uuid()),
+  /** Absolute path of the raw root filesystem at the bottom. */
+  rootfs: z.string().startsWith("/"),
+});

@@ -1,5 +1,5 @@
 /** The manifest of a generation: what one committed state of a sandbox is made of, and what it needs in order to run again. */
-import { type IdKind, type Id, parseUuid } from "@wrenn/contract";
+import { frozenDiskSchema, type IdKind, type Id, parseUuid } from "@wrenn/contract";
 import { z } from "zod";
 import { engineKinds } from "../engines/engine.ts";
 
@@ -30,13 +30,6 @@ const frozenMemorySchema = z.object({
   extents: z.number().int().nonnegative(),
 });
 
-const frozenDiskSchema = z.object({
-  /** Top first: each is laid over the next, the last over `rootfs`. */
-  layers: z.array(idSchema("layer")),
-  /** Absolute path of the raw root filesystem at the bottom. */
-  rootfs: z.string().startsWith("/"),
-});
-
 export const generationManifestSchema = z.object({
   version: z.literal(1),
   id: idSchema("generation"),
@@ -50,7 +43,7 @@ export const generationManifestSchema = z.object({
   machine: machineIdentitySchema,
   memory: frozenMemorySchema,
   deviceState: z.object({ bytes: z.number().int().positive(), sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
-  disk: frozenDiskSchema,
+  disk: frozenDiskSchema.extend({ layers: z.array(idSchema("layer")) }),
   /** What this state takes on the disk beyond those it is built upon. */
   newBytes: z.number().int().nonnegative(),
 });
