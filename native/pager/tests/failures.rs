@@ -88,6 +88,70 @@ fn a_process_that_has_ended_is_told_whether_or_not_it_is_waited_for() {
     assert_eq!(store.names().len(), 1);
 }
 
+/// A process with the same memory as this one, at the same addresses.
+struct Twin(libc::pid_t);
+
+impl Twin {
+    fn fork() -> Self {
+        // SAFETY: until it is killed, the child does nothing but wait, which needs nothing that other threads held.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            // SAFETY: it takes numbers alone. The child ends with the test, however that ends.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                // SAFETY: it takes nothing and returns only after a signal handler, of which there is none.
+                unsafe { libc::pause() };
+            }
+        }
+        Self(pid)
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        // SAFETY: the child was not waited for, so that the number is still its own.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+        // SAFETY: no status is asked for, so that nothing is written.
+        assert_eq!(unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) }, self.0);
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_captured_leaves_nothing_half_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::in_directory(directory.path());
+    let mut memory = Memory::anonymous(64 << 20);
+    scribble(&mut memory);
+    let before = store.names();
+    let mut gone = 0;
+    for written in 0..10 {
+        let twin = Twin::fork();
+        let mut command = pager("capture");
+        command.args(["--pid", &twin.0.to_string(), "--memory-size", &(64 << 20).to_string()]);
+        command.args(["--address", &format!("{:#x}", memory.bytes().as_ptr().addr())]);
+        command.arg("--layers").arg(store.layers()).args(["--layer", &layer(1).to_string()]);
+        command.arg("--header").arg(store.header(1)).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut capturing = command.spawn().unwrap();
+        let enough = || fs::metadata(store.layer_file(1)).is_ok_and(|file| file.len() >= written * (4 << 20));
+        while !enough() && capturing.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        drop(twin);
+        let output = capturing.wait_with_output().unwrap();
+        if output.status.success() {
+            assert!(store.content(1) == memory.bytes());
+            fs::remove_dir_all(layer(1).directory(&store.layers())).unwrap();
+            fs::remove_file(store.header(1)).unwrap();
+        } else {
+            assert!(String::from_utf8_lossy(&output.stderr).contains("\"process_gone\""), "{output:?}");
+            gone += 1;
+        }
+        assert_eq!(store.names(), before);
+    }
+    assert!(gone > 0, "it never ended early enough");
+}
+
 #[test]
 fn memory_that_is_not_mapped_is_told() {
     let directory = tempfile::tempdir().unwrap();
