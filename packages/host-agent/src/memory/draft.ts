@@ -1,17 +1,9 @@
 /** A generation in the making, and the commit that ends it. */
 import { createHash } from "node:crypto";
-import { lstat, mkdir, rm } from "node:fs/promises";
+import { lstat, mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { type GenerationId, type LayerId, newId, WrennError } from "@wrenn/contract";
-import {
-  isMissingFile,
-  type Layout,
-  readUntrusted,
-  syncDirectory,
-  syncFilesIn,
-  writeDurably,
-  writeJsonDurably,
-} from "@wrenn/system";
+import { isMissingFile, type Layout, readUntrusted, syncDirectory, syncFilesIn, writeJsonDurably } from "@wrenn/system";
 import { type GenerationManifest, generationManifestSchema } from "./manifest.ts";
 import type { MemoryImage } from "./pager.ts";
 import type { Pins } from "./pins.ts";
@@ -100,7 +92,7 @@ export class GenerationDraft {
   async #keepDeviceState(file: string): Promise<GenerationManifest["deviceState"]> {
     const content = await readUntrusted(file, maxDeviceStateBytes);
     if (content === null) throw missing(file);
-    await writeDurably(this.#layout.generation(this.id).deviceState, content, { mode: 0o400 });
+    await writeFile(this.#layout.generation(this.id).deviceState, content, { mode: 0o400 });
     return { bytes: content.length, sha256: createHash("sha256").update(content).digest("hex") };
   }
 
@@ -110,8 +102,7 @@ export class GenerationDraft {
     const { directory } = this.#layout.generation(this.id);
     const used = [directory];
     for (const layer of this.#newLayers()) if (await exists(layer.directory)) used.push(layer.directory);
-    for (const each of used) await syncFilesIn(each);
-    for (const parent of [layers, generations]) await syncDirectory(parent);
+    await Promise.all([...used.map(syncFilesIn), ...[layers, generations].map(syncDirectory)]);
     // Only now: a file system may reserve blocks late.
     const sizes = await Promise.all(used.map((each) => usedBytesIn(each)));
     return sizes.reduce((sum, bytes) => sum + bytes, 0);
