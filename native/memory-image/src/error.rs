@@ -27,6 +27,12 @@ pub enum ErrorCode {
     ProcessGone,
     /// The process has no such memory mapped as it should be.
     MemoryNotMapped,
+    /// No engine asked for its memory in time.
+    NoClient,
+    /// What an engine said of its memory is not what the image is for, or cannot be understood.
+    HandshakeFailed,
+    /// The host, or the cgroup that the engine's memory is counted in, has none left.
+    OutOfMemory,
     /// No space is left, or the quota is used up.
     DiskFull,
     /// The kernel refused a read or write for another reason.
@@ -47,6 +53,9 @@ impl ErrorCode {
             Self::MemorySizeMismatch => "memory_size_mismatch",
             Self::ProcessGone => "process_gone",
             Self::MemoryNotMapped => "memory_not_mapped",
+            Self::NoClient => "no_client",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::OutOfMemory => "out_of_memory",
             Self::DiskFull => "disk_full",
             Self::InputOutput => "io_failed",
         }

@@ -19,6 +19,7 @@ mod units;
 
 pub use error::{Error, ErrorCode, Result};
 pub use extents::ExtentList;
+pub use fields::{Fields, checked, with_sum};
 pub use flat_clone::FlatClone;
 pub use flat_writer::FlatWriter;
 pub use header::{Extent, Header, MAX_LAYERS, MAX_MEMORY_SIZE, Source};

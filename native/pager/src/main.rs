@@ -4,6 +4,7 @@ mod arguments;
 mod capture;
 mod fold;
 mod inspect;
+mod serve;
 mod verify;
 
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 
-const USAGE: &str = "usage: wrenn-pager capture|fold|verify|inspect OPTIONS (docs/memory-images.md)";
+const USAGE: &str =
+    "usage: wrenn-pager capture|fold|verify|inspect|serve OPTIONS (docs/memory-images.md, docs/pager.md)";
 
 fn run() -> Result<Value> {
     let mut arguments = Arguments::from_env();
@@ -21,6 +23,7 @@ fn run() -> Result<Value> {
         "capture" => capture::run(arguments.options()?),
         "fold" => fold::run(arguments.options()?),
         "inspect" => inspect::run(arguments.options()?),
+        "serve" => serve::run(arguments.options()?),
         "verify" => verify::run(arguments.options()?),
         _ => Err(Error::new(ErrorCode::InvalidArguments, USAGE)),
     }
