@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 mod serving;
 use serving::client::Client;
-use serving::{PAGE, PAGES, Sandbox};
+use serving::{PAGE, PAGES, Sandbox, until};
 
 /// The VM's process; see `serving::client`.
 #[test]
@@ -86,4 +86,18 @@ fn what_is_wrong_with_the_image_is_found_before_a_vm_is_listened_to() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("layer_missing"));
     assert!(sandbox.names().is_empty());
+}
+
+#[test]
+fn a_vm_whose_pager_was_killed_waits_and_reads_nothing_wrong() {
+    let sandbox = Sandbox::new(61_108);
+    let mut pager = sandbox.serve(&[]);
+    let mut client = sandbox.client();
+    assert_eq!(client.reads(0, 1), Some(sandbox.hash(0, 1)));
+    pager.process.kill().unwrap();
+    pager.process.wait().unwrap();
+    client.begins("read", 0, PAGES).unwrap();
+    until(|| client.waits_for_a_page());
+    client.process.kill().unwrap();
+    assert_eq!(client.ends().signal(), Some(libc::SIGKILL));
 }

@@ -60,7 +60,8 @@ pub(crate) fn run(mut options: Options) -> Result<Value> {
     let served = serve(&vm, &image, deadline, Recorder::new(record, size, expected), &mut status);
     match served {
         Ok(End::Complete) => status.write(State::Complete)?,
-        Ok(End::VmEnded) => status.write(State::Serving)?,
+        // Its directory may be on its way already.
+        Ok(End::VmEnded) => drop(status.write(State::Serving)),
         Err(error) => {
             // Told first, so that who sees the VM end finds out why. Its vCPUs wait for pages meanwhile: none goes on.
             let error = told(&mut status, error);

@@ -81,9 +81,22 @@ impl Client {
         Self { process, stdin, stdout }
     }
 
+    /// Has it do so, and waits for nothing.
+    pub(crate) fn begins(&mut self, what: &str, from: usize, to: usize) -> Option<()> {
+        writeln!(self.stdin, "{what} {from} {to}").ok()
+    }
+
+    /// Whether one of its threads waits for a page.
+    pub(crate) fn waits_for_a_page(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        threads.flatten().any(|thread| {
+            std::fs::read_to_string(thread.path().join("wchan")).is_ok_and(|place| place == "handle_userfault")
+        })
+    }
+
     /// Hash of the pages, after it has done `what` with them; none if it ended before.
     pub(crate) fn does(&mut self, what: &str, from: usize, to: usize) -> Option<u64> {
-        writeln!(self.stdin, "{what} {from} {to}").ok()?;
+        self.begins(what, from, to)?;
         self.stdout.by_ref().lines().find_map(|line| line.ok()?.strip_prefix("DONE ")?.parse().ok())
     }
 
