@@ -11,8 +11,8 @@ export interface SandboxLayout {
   readonly directory: string;
   readonly journal: string;
   readonly overlay: string;
-  /** The overlay that takes the other's place when that has become a layer of a snapshot. */
-  readonly nextOverlay: string;
+  /** Takes turns with `overlay`: when the one has become a layer of a copy, the sandbox writes to the other. */
+  readonly otherOverlay: string;
   /** An empty file as large as the guest's memory, which a cold boot maps. */
   readonly blankMemory: string;
   /** Where the engine writes the state of its devices when it is frozen. */
@@ -144,7 +144,7 @@ function sandboxLayout(directory: string): SandboxLayout {
     directory,
     journal: inDirectory("journal.json"),
     overlay: inDirectory("overlay.qcow2"),
-    nextOverlay: inDirectory("overlay-next.qcow2"),
+    otherOverlay: inDirectory("overlay-other.qcow2"),
     blankMemory: inDirectory("blank-memory"),
     deviceState: inDirectory("device-state"),
     pagerSocket: inDirectory("pager.sock"),

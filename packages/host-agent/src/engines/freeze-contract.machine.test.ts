@@ -115,7 +115,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 
     it("writes to the new overlay alone once disks are switched, three times over", async () => {
       const { vm, slot, spec } = await restore(backend);
-      const names = [spec.overlay, spec.files.nextOverlay];
+      const names = [spec.overlay, spec.files.otherOverlay];
       for (const round of [0, 1, 2]) {
         const [present = "", next = ""] = round % 2 === 0 ? names : names.toReversed();
         await executeAt(slot.address, `echo ${round} > /root/round-${round}; sync`);
@@ -162,7 +162,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
   it("refuses to switch disks when its own has been put elsewhere, or the guest runs", async () => {
     const { vm, slot, spec } = await restore();
     const backing = { path: spec.overlay, format: "qcow2" } as const;
-    const next = spec.files.nextOverlay;
+    const next = spec.files.otherOverlay;
     await createOverlay({ file: next, backing, sizeMib: bench.template.diskMib, uid: spec.uid });
     await expect(vm.switchDisk(next)).rejects.toMatchObject({ code: "engine_failed" });
     await vm.freeze();

@@ -5,6 +5,7 @@ import { hostAgentProto } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
 import { overlayUsedBytes } from "../disks/qcow2.ts";
 import { type Journal, recoverySourcesOf } from "../sandboxes/journal.ts";
+import { overlayOf } from "../sandboxes/disk-switch.ts";
 import type { ListedState, Listing } from "../sandboxes/listing.ts";
 import type { SnapshotListing } from "../sandboxes/snapshots.ts";
 
@@ -22,7 +23,7 @@ const states: Readonly<Record<ListedState, hostAgentProto.SandboxState>> = {
 };
 
 export async function describeSandbox(layout: Layout, { journal, state }: Listing): Promise<hostAgentProto.Sandbox> {
-  const { overlay } = layout.sandbox(journal.sandboxId);
+  const files = layout.sandbox(journal.sandboxId);
   return createMessage(SandboxSchema, {
     sandboxId: journal.sandboxId,
     state: states[state],
@@ -31,7 +32,7 @@ export async function describeSandbox(layout: Layout, { journal, state }: Listin
     diskMib: journal.diskMib,
     engine: journal.engine,
     createdAt: timestampFromDate(new Date(journal.createdAt)),
-    diskUsedBytes: BigInt(await overlayUsedBytes(overlay)),
+    diskUsedBytes: "disk" in journal ? BigInt(await overlayUsedBytes(overlayOf(files, journal.disk))) : 0n,
     steps: journal.steps,
     generationId: generationOf(journal) ?? "",
     ...(journal.state === "running" ? { memoryBackend: journal.memory.backend } : {}),

@@ -15,6 +15,7 @@ import type { Slot } from "../network/slot-pool.ts";
 import { diskBelow, sealTop } from "./backing.ts";
 import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
 import { type Holdings, record, required, type SandboxContext } from "./context.ts";
+import { overlayOf } from "./disk-switch.ts";
 import { endEngine, endPager, releaseMemory, releaseSlot, removeDirectory, removeOverlays } from "./free.ts";
 import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
 import type { Disk, Journal, RunningJournal, SandboxFacts } from "./journal.ts";
@@ -186,7 +187,7 @@ class Ascent {
 
   async #makeDisk(): Promise<void> {
     const { facts, disk, keepsOverlay } = this.#plan;
-    const { overlay } = this.#progress.holdings.files;
+    const overlay = overlayOf(this.#progress.holdings.files, disk);
     const { uid } = this.#slot();
     if (keepsOverlay) {
       await chown(overlay, uid, uid);
@@ -235,7 +236,7 @@ class Ascent {
         memoryMib: facts.memoryMib,
         start,
         memory: this.#openedMemory().guest,
-        overlay: holdings.files.overlay,
+        overlay: overlayOf(holdings.files, this.#plan.disk),
         files: holdings.files,
         network: this.#slot(),
         uid: this.#slot().uid,

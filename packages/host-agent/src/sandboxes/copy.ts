@@ -10,7 +10,7 @@ import type { GenerationManifest } from "../memory/manifest.ts";
 import type { MemoryImage } from "../memory/pager.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { settleDiskSwitch } from "./disk-switch.ts";
+import { nextOverlayOf, overlayOf, settleDiskSwitch } from "./disk-switch.ts";
 import { syncGuest } from "./guest-client.ts";
 import type { RunningJournal } from "./journal.ts";
 import { StepClock } from "./step-clock.ts";
@@ -29,6 +29,7 @@ export async function copyRunning(
   const subject = captureSubject(running, holdings);
   const draft = await generations.begin();
   const layer = layout.layer(draft.diskLayer);
+  const nextOverlay = nextOverlayOf(files, running.disk);
   const clock = new StepClock(signal);
   let memory: MemoryImage | null = null;
   let manifest: GenerationManifest | null = null;
@@ -47,14 +48,14 @@ export async function copyRunning(
         { name: "sync the guest", run: () => syncGuest(address, context.log) },
         {
           name: "keep the disk",
-          run: () => keepAsDiskLayer(files.overlay, layer),
+          run: () => keepAsDiskLayer(overlayOf(files, running.disk), layer),
         },
         {
           name: "make the next disk",
           run: async () => {
-            await removeOverlay(files.nextOverlay);
+            await removeOverlay(nextOverlay);
             const backing = { path: layer.disk, format: "qcow2" } as const;
-            await createOverlay({ file: files.nextOverlay, backing, sizeMib: running.diskMib, uid });
+            await createOverlay({ file: nextOverlay, backing, sizeMib: running.diskMib, uid });
           },
           undo: settle,
         },
@@ -69,7 +70,7 @@ export async function copyRunning(
             memory = await captureMemory(context, subject, draft, signal);
           },
         },
-        { name: "switch the disk", run: () => vm.switchDisk(files.nextOverlay) },
+        { name: "switch the disk", run: () => vm.switchDisk(nextOverlay) },
         { name: "thaw", run: () => vm.thaw() },
         { name: "settle the disk", run: settle },
         {

@@ -63,7 +63,7 @@ export async function startFrozenCopy(
     {
       facts,
       source: { from: "frozen", manifest },
-      disk: { layers: manifest.disk.layers, rootfs: manifest.disk.rootfs, switchingTo: null },
+      disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },
       keepsOverlay: false,
       underWay: (held) => ({ ...facts, ...held, state: "creating", origin: manifest.id }),
       fallback: null,

@@ -22,8 +22,8 @@ afterEach(async () => {
 });
 
 it("removes disks, sockets and files that the engine has replaced by directories", async () => {
-  const { overlay, nextOverlay, qmpSocket, pagerSocket, deviceState, workingSet } = holdings.files;
-  for (const file of [overlay, nextOverlay, qmpSocket, pagerSocket, deviceState, workingSet]) {
+  const { overlay, otherOverlay, qmpSocket, pagerSocket, deviceState, workingSet } = holdings.files;
+  for (const file of [overlay, otherOverlay, qmpSocket, pagerSocket, deviceState, workingSet]) {
     await mkdir(file);
     await writeFile(path.join(file, "obstacle"), "");
   }

@@ -67,7 +67,7 @@ export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdin
 /** The sandbox's own disk, where nothing needs it any more. */
 export async function removeOverlays(files: SandboxLayout): Promise<void> {
   await removeOverlay(files.overlay);
-  await removeOverlay(files.nextOverlay);
+  await removeOverlay(files.otherOverlay);
 }
 
 export async function removeRuntimeFiles(files: SandboxLayout): Promise<void> {

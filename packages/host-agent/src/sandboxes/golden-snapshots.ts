@@ -12,6 +12,7 @@ import { diskBelow } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
 import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
+import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
 import { runInGuest, syncGuest } from "./guest-client.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
@@ -117,7 +118,7 @@ export class GoldenSnapshots {
       {
         facts,
         source: { from: "boot", boot },
-        disk: { layers: [], rootfs: files.rootfs, switchingTo: null },
+        disk: { overlay: "overlay", layers: [], rootfs: files.rootfs, switchingTo: null },
         keepsOverlay: false,
         underWay: (held) => ({ ...facts, ...held, state: "creating", origin: null }),
         fallback: null,
@@ -149,7 +150,7 @@ export class GoldenSnapshots {
     try {
       await vm.freeze();
       const memory = await captureMemory(this.#context, subject, draft, this.#closing.signal);
-      await keepAsDiskLayer(holdings.files.overlay, layer);
+      await keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer);
       await vm.kill();
       await sealDiskLayer(layer, diskBelow(layout, running.disk));
       await draft.publish({ ...contentOf(subject, draft, memory), sandboxId: null });

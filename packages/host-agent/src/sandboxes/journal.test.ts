@@ -23,7 +23,12 @@ const running = (): RunningJournal => ({
   process: { pid: 4_711, startTime: "123456", bootId: "0898863d-9e4a-46c5-86fa-4fa7f855bfaf" },
   machine: { engine: "qemu-tcg", version: "7.2.22", cpu: "max", machine: "microvm" },
   memory: { backend: "file", mapped: newId("layer"), pager: null, parent: newId("generation") },
-  disk: { layers: [newId("layer"), newId("layer")], rootfs: "/images/rootfs.ext4", switchingTo: null },
+  disk: {
+    overlay: "otherOverlay",
+    layers: [newId("layer"), newId("layer")],
+    rootfs: "/images/rootfs.ext4",
+    switchingTo: null,
+  },
   lastPause: newId("generation"),
   steps: [{ step: "boot", milliseconds: 3_000.5 }],
 });

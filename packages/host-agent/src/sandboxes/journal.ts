@@ -28,13 +28,15 @@ const errorCodeSchema = z.string().transform((code): ErrorCode => (isErrorCode(c
 
 const stepsSchema = z.array(z.object({ step: z.string(), milliseconds: z.number() }));
 
-/** What a sandbox's own disk is laid over. */
+/** A sandbox's own disk, and what it is laid over. */
 const diskSchema = z.object({
+  /** Which of its two overlays the engine writes to. They take turns, because an engine opens the one that it leaves by its name again. */
+  overlay: z.enum(["overlay", "otherOverlay"]),
   /** Layers below the overlay, the topmost first. */
   layers: z.array(layerIdSchema),
   /** The raw root filesystem below them all. */
   rootfs: z.string(),
-  /** The overlay has become this layer, or is about to: the next overlay then takes its place. */
+  /** The overlay has become this layer, or is about to: the other one then takes its place. */
   switchingTo: layerIdSchema.nullable(),
 });
 export type Disk = z.infer<typeof diskSchema>;

@@ -9,6 +9,7 @@ import type { MemoryImage } from "../memory/pager.ts";
 import { diskBelow } from "./backing.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
+import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeOverlays } from "./free.ts";
 import { syncGuest } from "./guest-client.ts";
 import { factsOf, type PausedJournal, type RunningJournal } from "./journal.ts";
@@ -40,7 +41,7 @@ export async function pauseSandbox(
           },
           undo: () => draft.discard(),
         },
-        { name: "keep the disk", run: () => keepAsDiskLayer(holdings.files.overlay, layer) },
+        { name: "keep the disk", run: () => keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer) },
         {
           name: "publish",
           run: async () => {

@@ -23,7 +23,7 @@ export async function resumeSandbox(
     {
       facts: factsOf(paused),
       source: { from: "frozen", manifest },
-      disk: { ...manifest.disk, switchingTo: null },
+      disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },
       keepsOverlay: false,
       underWay: (held) => ({ ...factsOf(paused), ...held, state: "resuming", generation, pausedAt }),
       fallback: paused,
