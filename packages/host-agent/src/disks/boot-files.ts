@@ -2,6 +2,7 @@
 import { access, chmod, chown, stat } from "node:fs/promises";
 import path from "node:path";
 import {
+  baseTemplateSchema,
   type BootManifest,
   bootManifestSchema,
   type GenerationId,
@@ -72,6 +73,14 @@ export async function findTemplate(
   }
   await restrictToEngines(rootfs);
   return { type: "base", rootfs, diskMib: manifest.diskMib };
+}
+
+/** Whether the template that a root filesystem was made for still has it, not a newer one. */
+export async function isRootfsInUse(layout: Layout, rootfs: string): Promise<boolean> {
+  const [team = "", template = "", fileName] = rootfs.split("/").slice(-3);
+  const files = layout.template(parseUuid("team", team), parseUuid("template", template));
+  const manifest = baseTemplateSchema.safeParse(await readJson(files.manifest));
+  return manifest.success && manifest.data.rootfs === fileName;
 }
 
 /** Which teams and templates there are is nobody's business who can only pass through. */

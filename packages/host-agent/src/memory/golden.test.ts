@@ -90,9 +90,9 @@ describe("golden snapshots", () => {
     const golden = new GoldenRecords(states.layout, mebibyte);
     const stale = await makeGolden(golden, 128, 1);
     const current = await makeGolden(golden, 512, 1);
-    expect((await golden.dropStale(({ memoryMib }) => memoryMib === 512)).map(({ generation }) => generation)).toEqual([
-      stale.id,
-    ]);
+    expect(
+      (await golden.dropStale(async ({ memoryMib }) => memoryMib === 512)).map(({ generation }) => generation),
+    ).toEqual([stale.id]);
     await sweep();
     expect(await states.present()).toEqual(await states.expected([current.id]));
   });

@@ -54,9 +54,13 @@ export class GoldenRecords {
   }
 
   /** Forgets those whose shape can come up no more: another kernel, agent, engine or root filesystem is in use. */
-  async dropStale(isCurrent: (shape: GoldenShape) => boolean): Promise<GoldenRecord[]> {
-    const stale = (await readGoldenRecords(this.#layout)).filter(({ shape }) => !isCurrent(shape));
-    for (const { key } of stale) await this.forget(key);
+  async dropStale(isCurrent: (shape: GoldenShape) => Promise<boolean>): Promise<GoldenRecord[]> {
+    const stale: GoldenRecord[] = [];
+    for (const record of await readGoldenRecords(this.#layout)) {
+      if (await isCurrent(record.shape)) continue;
+      await this.forget(record.key);
+      stale.push(record);
+    }
     return stale;
   }
 

@@ -3,7 +3,7 @@
  * sandbox needs first, and freezes it; all others of that shape are restored from it.
  */
 import { type GenerationId, newId, type TeamId, type TemplateId } from "@wrenn/contract";
-import { type BootFiles, findBootFiles, type TemplateFiles } from "../disks/boot-files.ts";
+import { type BootFiles, findBootFiles, isRootfsInUse, type TemplateFiles } from "../disks/boot-files.ts";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { HeldGeneration } from "../memory/generations.ts";
@@ -65,6 +65,18 @@ export class GoldenSnapshots {
     } finally {
       this.#making.delete(key);
     }
+  }
+
+  /** Forgets those that no create will ask for any more, because kernel, guest agent, engine or root filesystem have been replaced. */
+  async dropStale(engine: Engine): Promise<void> {
+    const { golden, layout, log } = this.#context;
+    const { kernel, initramfs } = await findBootFiles(layout);
+    const dropped = await golden.dropStale(async (shape) => {
+      if (shape.kernel !== kernel || shape.initramfs !== initramfs) return false;
+      const machine = await engine.identify(shape);
+      return machine.version === shape.machine.version && (await isRootfsInUse(layout, shape.rootfs));
+    });
+    if (dropped.length > 0) log.info({ count: dropped.length }, "forgot golden snapshots of what has been replaced");
   }
 
   /** Ends what is in the making, and waits until nothing of it is left. */

@@ -96,13 +96,19 @@ export class Sandboxes {
     });
   }
 
-  /** Makes the golden snapshot of sandboxes that are asked for without any size, so that the first of them need not wait for it. */
+  /**
+   * Forgets golden snapshots that have become useless, and makes that of sandboxes that are asked for without any size, so that the first
+   * of them need not wait for it.
+   */
   async warm(): Promise<void> {
+    const engine = await this.#engine();
+    await this.#golden.dropStale(engine);
     const { vcpus, memoryMib, diskMib } = sandboxLimits;
     const template = { templateTeamId: platformTeamId, templateId: minimalTemplateId };
     const sizes = { vcpus: vcpus.default, memoryMib: memoryMib.default, diskMib: diskMib.default };
-    const golden = await findOrigin(this.#context, this.#golden, await this.#engine(), { ...template, ...sizes });
+    const golden = await findOrigin(this.#context, this.#golden, engine, { ...template, ...sizes });
     golden.letGo();
+    this.#context.suspectGarbage();
   }
 
   /**
