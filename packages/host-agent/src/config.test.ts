@@ -7,6 +7,9 @@ it("needs nothing to be set", () => {
     slotCidr: undefined,
     slotPoolSize: 4,
     engine: "auto",
+    memory: "auto",
+    warmStart: true,
+    goldenBytes: 10_737_418_240,
     qemu: undefined,
     dns: ["1.1.1.1", "8.8.8.8"],
     logLevel: "info",
@@ -23,6 +26,11 @@ it("takes what is set", () => {
 });
 
 it("names every variable that is wrong", () => {
-  const environment = { WRENN_ENGINE: "vmware", WRENN_DNS: "dns.example", WRENN_SLOT_POOL: "many" };
+  const environment = {
+    WRENN_ENGINE: "vmware",
+    WRENN_MEMORY: "disk",
+    WRENN_DNS: "dns.example",
+    WRENN_SLOT_POOL: "many",
+  };
   for (const name of Object.keys(environment)) expect(() => configFromEnvironment(environment)).toThrow(name);
 });

@@ -10,11 +10,12 @@ import {
   WrennError,
 } from "@wrenn/contract";
 import { ConsoleLog, type ConsolePart } from "../engines/console-log.ts";
-import type { Engine, VmEnd } from "../engines/engine.ts";
+import type { Engine } from "../engines/engine.ts";
 import { adoptSandbox, type Inventory } from "./adopt.ts";
 import type { SandboxContext, SandboxEntry } from "./context.ts";
 import { copyRunning } from "./copy.ts";
 import { assertSizes, type CreateRequest, factsOfRequest, startFrozenCopy } from "./create.ts";
+import { Deaths } from "./deaths.ts";
 import { destroySandbox } from "./destroy.ts";
 import { GoldenSnapshots } from "./golden-snapshots.ts";
 import { SandboxEntries, settled } from "./entries.ts";
@@ -24,12 +25,10 @@ import { describe, type Listing } from "./listing.ts";
 import type { HeldGeneration } from "../memory/generations.ts";
 import type { JournalRoots } from "../memory/roots.ts";
 import { pauseSandbox } from "./pause.ts";
-import { reapSandbox } from "./reap.ts";
 import { recoverFromDisk, rollBack } from "./recover.ts";
 import { resumeSandbox } from "./resume.ts";
 import { notRunning } from "./not-running.ts";
 import { findOrigin } from "./origin.ts";
-import { watchVm } from "./watch.ts";
 
 /** How bytes reach a running sandbox. */
 export interface Reach {
@@ -48,12 +47,14 @@ export class Sandboxes {
   readonly #context: SandboxContext;
   readonly #golden: GoldenSnapshots;
   readonly #entries: SandboxEntries;
+  readonly #deaths: Deaths;
   #closing = false;
 
   private constructor(context: SandboxContext) {
     this.#context = context;
     this.#golden = new GoldenSnapshots(context);
     this.#entries = new SandboxEntries(context.layout);
+    this.#deaths = new Deaths(context, this.#entries);
   }
 
   /** Takes over what an earlier host agent left. Resolves when each of its VMs is adopted or reaped. */
@@ -64,8 +65,8 @@ export class Sandboxes {
       inventory.running.map(async (journal) => {
         const entry = sandboxes.#entries.add(journal);
         const end = await adoptSandbox(context, entry, journal);
-        if (end === null) sandboxes.#watch(entry);
-        else await sandboxes.#reap(entry, end);
+        if (end === null) sandboxes.#deaths.watch(entry);
+        else await sandboxes.#deaths.reap(entry, end);
         context.log.info({ sandboxId: journal.sandboxId, end: end?.code }, end === null ? "adopted" : "not adopted");
       }),
     );
@@ -141,7 +142,7 @@ export class Sandboxes {
       if (journal.state !== "paused") throw notRunning(journal);
       await resumeSandbox(this.#context, engine, entry, journal, accessToken, signal);
     });
-    this.#watch(entry);
+    this.#deaths.watch(entry);
     return describe(entry);
   }
 
@@ -158,7 +159,7 @@ export class Sandboxes {
       const paused = await rollBack(this.#context, entry, journal);
       await resumeSandbox(this.#context, engine, entry, paused, accessToken, signal);
     });
-    this.#watch(entry);
+    this.#deaths.watch(entry);
     return describe(entry);
   }
 
@@ -293,7 +294,7 @@ export class Sandboxes {
     await this.#entries.operate(entry, "create", async (signal) => {
       try {
         await start(entry, signal);
-        this.#watch(entry);
+        this.#deaths.watch(entry);
       } catch (error) {
         this.#context.log.warn({ sandboxId, err: error }, "creation failed");
         // Kept only when something resisted its undo: a destroy then tries again.
@@ -321,32 +322,5 @@ export class Sandboxes {
   async #engine(): Promise<Engine> {
     if (this.#closing) throw new WrennError("shutting_down");
     return this.#context.engines.current();
-  }
-
-  #watch(entry: SandboxEntry): void {
-    const { vm } = entry.holdings;
-    const awaitEnd = async (): Promise<void> => {
-      const end = await watchVm(entry.holdings);
-      // The operation under way may be writing down that the VM runs, or freeing it; what it leaves is what counts.
-      while (entry.operation !== null) await settled(entry.operation.done);
-      const known = this.#entries.find(entry.journal.sandboxId) === entry && entry.holdings.vm === vm;
-      if (known) await this.#reap(entry, end);
-    };
-    void awaitEnd();
-  }
-
-  /** Never rejects: what could not be freed is logged, stays in the journal, and is freed by the destroy or the next start. */
-  async #reap(entry: SandboxEntry, end: VmEnd): Promise<void> {
-    const { sandboxId } = entry.journal;
-    this.#context.log.warn({ sandboxId, code: end.code, reason: end.message }, "died");
-    try {
-      await this.#entries.operate(entry, "reap", async () => {
-        entry.gone.abort();
-        const { journal } = entry;
-        if (journal.state === "running") await reapSandbox(this.#context, entry, journal, end);
-      });
-    } catch (error) {
-      this.#context.log.error({ sandboxId, err: error }, "could not free everything of a dead sandbox");
-    }
   }
 }
