@@ -9,3 +9,4 @@ export {
 export { detectQemu, type QemuProgram } from "./engines/qemu/detect.ts";
 export { type KvmVerdict, readKvmVerdict } from "./engines/qemu/kvm.ts";
 export { defaultSlotCidr, forwardingObstacle, instanceTag } from "./network/slot-pool.ts";
+export { servesPages } from "./memory/serves-pages.ts";

@@ -1,7 +1,7 @@
 /** What runs the VMs: QEMU, KVM and the limits a VM is held by. */
 import { access, constants, readFile } from "node:fs/promises";
 import path from "node:path";
-import { detectQemu, readKvmVerdict } from "@wrenn/host-agent";
+import { detectQemu, readKvmVerdict, servesPages } from "@wrenn/host-agent";
 import { isMissingFile, type Layout, run } from "@wrenn/system";
 import { type Examination, ok, type Outcome, warning } from "./check.ts";
 
@@ -78,14 +78,11 @@ export function controllersOf(mountInfo: string): { older: string[]; unifiedMoun
 
 /** Nothing needs it yet; restoring memory lazily will. */
 async function checkUserfaultfd(): Promise<Outcome> {
-  const device = await access("/dev/userfaultfd").then(
-    () => true,
-    () => false,
+  if (await servesPages()) return ok("by /dev/userfaultfd: a resumed sandbox gets its memory page by page");
+  return warning(
+    "no /dev/userfaultfd: a sandbox's frozen memory is folded into one file before it is resumed, which takes longer",
+    "Use Linux 6.1 or newer.",
   );
-  const unprivileged = (await readText("/proc/sys/vm/unprivileged_userfaultfd")).trim();
-  if (unprivileged === "") return ok("not in this kernel; not needed");
-  const users = unprivileged === "1" ? "all users" : "root";
-  return ok(`for ${users}${device ? ", and by /dev/userfaultfd" : ""}; not needed`);
 }
 
 async function readText(file: string): Promise<string> {
