@@ -95,7 +95,13 @@ export class GuestConnection {
     switch (status) {
       case "running":
       case "missing":
+      // On their way: it runs again in a moment, or is then found to be paused.
+      case "snapshotting":
+      case "pausing":
+      case "resuming":
         return;
+      case "paused":
+        throw failure("sandbox_paused");
       case "pending":
       case "starting":
         throw failure("sandbox_state_conflict", { message: `The sandbox is ${status}.` });

@@ -14,7 +14,7 @@ import {
   withOptions,
 } from "./options.ts";
 
-const timeoutActions = ["destroy"] as const satisfies readonly TimeoutAction[];
+const timeoutActions = ["pause", "destroy"] as const satisfies readonly TimeoutAction[];
 
 export interface CreateFlags {
   vcpus?: number;
