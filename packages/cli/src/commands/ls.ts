@@ -52,8 +52,9 @@ function sayRecoveries(sandboxes: readonly SandboxInfo[]): void {
 
 /** What there is to say of a status beside itself: since when, or why. */
 function remark({ pausedAt, statusReason }: SandboxInfo): string {
-  if (pausedAt !== null) return ` (${formatSpan(Date.now() - pausedAt.getTime())})`;
-  return statusReason === null ? "" : ` (${statusReason.code})`;
+  const since = pausedAt === null ? [] : [`for ${formatSpan(Date.now() - pausedAt.getTime())}`];
+  const remarks = [...since, ...(statusReason === null ? [] : [statusReason.code])];
+  return remarks.length === 0 ? "" : ` (${remarks.join(", ")})`;
 }
 
 function toRow(info: SandboxInfo): Cell[] {
