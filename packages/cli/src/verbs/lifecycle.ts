@@ -76,7 +76,7 @@ export function addLifecycleVerbs(program: Command, finish: Finish): void {
       .command("recover")
       .description("start a sandbox again whose virtual machine has died")
       .addArgument(sandboxArgument({ statuses: ["error"] })),
-    new Option("--from <source>", "what from").choices(recoverySources).makeOptionMandatory(),
+    new Option("--from <source>", "what it starts from").choices(recoverySources).makeOptionMandatory(),
     json(),
   )
     .addHelpText(
