@@ -18,7 +18,10 @@ export function sandboxToJson(info: SandboxInfo): SandboxBody {
     expires_at: info.expiresAt?.toISOString() ?? null,
     host_id: info.hostId,
     engine: info.engine,
+    memory_backend: info.memoryBackend,
+    recoverable: info.recoverable,
     created_at: info.createdAt.toISOString(),
     started_at: info.startedAt?.toISOString() ?? null,
+    paused_at: info.pausedAt?.toISOString() ?? null,
   };
 }

@@ -30,9 +30,9 @@ export function parseDuration(text: string): number {
   return milliseconds;
 }
 
-/** A duration that the server measures, in whole seconds; `never` is none. */
+/** A duration that the server measures; `never` is none. Milliseconds. */
 export function parseTimeout(text: string): number | null {
-  return text === "never" ? null : Math.ceil(parseMilliseconds(text) / 1_000);
+  return text === "never" ? null : parseMilliseconds(text);
 }
 
 /** `512`, `512M`, `1G`, `1.5GiB`; a bare number is MiB. Whole MiB. */

@@ -44,7 +44,8 @@ export class Commands {
    * Runs a command and resolves when it has ended, with what it wrote. An exit code other than 0 is no error. Aborting kills the
    * command with all its children before this rejects.
    * @throws CommandError `command_not_found`, `command_not_executable`; GuestError `guest_refused` for an unknown user or a
-   * missing directory, or why the sandbox died; ConnectionError `connection_lost`
+   * missing directory, or why the sandbox died; ConflictError `sandbox_paused` when the sandbox was paused meanwhile: only then is the
+   * command kept, and goes on with the sandbox; ConnectionError `connection_lost`
    */
   async run(command: CommandLine, options: RunOptions = {}): Promise<CommandOutput> {
     return runCommand(this.#guest, command, options);

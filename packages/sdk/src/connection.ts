@@ -1,5 +1,6 @@
 /** One server and one key: sends requests of the public API, checks the answers' shape, turns failures into WrennErrors. */
-import type { z } from "zod";
+import { type ErrorCode, WrennError } from "@wrenn/contract";
+import { z } from "zod";
 import { type CallSignal, withLimits } from "./call-signal.ts";
 import { errorFromResponse, failure } from "./errors.ts";
 import { noteRefusal, retrying } from "./retry.ts";
@@ -16,7 +17,8 @@ export interface ConnectionOptions {
   fetch?: FetchFunction | undefined;
   /**
    * Milliseconds that a request may wait for its answer, tries included, and a transfer for its next bytes; default 60 000.
-   * Creating a sandbox may take 160 s, destroying one 70 s. `Infinity` for as long as it takes.
+   * What the server itself may take longer for has 10 s more than the server: creating a sandbox 160 s, destroying one 70 s, pausing
+   * one and taking a snapshot 190 s, resuming 130 s, forking 250 s, recovering 160 s. `Infinity` for as long as it takes.
    */
   requestTimeoutMs?: number | undefined;
   /** How often a request that may be sent twice is tried again after it failed for a passing reason; default 2. */
@@ -46,6 +48,15 @@ export interface ApiRequest<Schema extends z.ZodType> extends RequestOptions {
   /** Called before each try after the first, which may have done what was asked. */
   onRetry?: () => void;
   /** Milliseconds that this request takes at most, where that is more than the default. */
+  usualTimeoutMs?: number;
+}
+
+export interface RemovalRequest extends RequestOptions {
+  path: string;
+  /** What the server answers when there is nothing of that name. */
+  missingCode: ErrorCode;
+  /** Whether that is as good as having removed it. */
+  goneIsFine: boolean;
   usualTimeoutMs?: number;
 }
 
@@ -94,6 +105,17 @@ export class Connection {
     );
   }
 
+  /** Sends a DELETE, again if need be: what an earlier try had removed before its connection broke is removed. */
+  async remove(removal: RemovalRequest): Promise<void> {
+    const { missingCode, goneIsFine, ...request } = removal;
+    let isFine = goneIsFine;
+    try {
+      await this.send({ ...request, method: "DELETE", answer: z.unknown(), onRetry: () => (isFine = true) });
+    } catch (error) {
+      if (!(isFine && error instanceof WrennError && error.code === missingCode)) throw error;
+    }
+  }
+
   /** One request and its answer, with no key of its own and no second try. */
   async exchange<Schema extends z.ZodType>(request: ApiRequest<Schema>, call: CallSignal): Promise<z.output<Schema>> {
     const { method, path, body } = request;
@@ -131,6 +153,21 @@ export class Connection {
       throw failure("server_unreachable", { message: `The server at ${this.url} does not answer.`, cause });
     }
   }
+}
+
+/** Milliseconds that an answer may be on its way, beyond the server's own deadline. */
+const onTheWayMs = 10_000;
+
+/**
+ * How long a request is waited for, out of the options of a function that may have others.
+ * @param deadlineMs the server's own, where that is more than a request usually takes
+ */
+export function bounds(
+  { signal, requestTimeoutMs }: RequestOptions,
+  deadlineMs?: number,
+): Pick<ApiRequest<z.ZodType>, "signal" | "requestTimeoutMs" | "usualTimeoutMs"> {
+  const own = { signal, requestTimeoutMs };
+  return deadlineMs === undefined ? own : { ...own, usualTimeoutMs: deadlineMs + onTheWayMs };
 }
 
 /** @throws InvalidRequestError */

@@ -23,6 +23,11 @@ export class SandboxNotFoundError extends WrennError {
   override readonly name = "SandboxNotFoundError";
 }
 
+/** The team has no snapshot of that name. */
+export class SnapshotNotFoundError extends WrennError {
+  override readonly name = "SnapshotNotFoundError";
+}
+
 /** The sandbox is in a state, or busy with something, that does not allow this now. */
 export class ConflictError extends WrennError {
   override readonly name = "ConflictError";
@@ -76,6 +81,7 @@ const classOfStatus: Readonly<Record<number, ErrorClass>> = {
 const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
   [InvalidRequestError, ["template_not_found"]],
   [SandboxNotFoundError, ["sandbox_not_found"]],
+  [SnapshotNotFoundError, ["snapshot_not_found"]],
   [CapacityError, ["no_capacity", "host_out_of_memory", "host_out_of_disk"]],
   [
     ConnectionError,
@@ -104,6 +110,8 @@ const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
       "guest_init_failed",
       "guest_refused",
       "vm_died",
+      "sandbox_died",
+      "memory_unreadable",
       "port_closed",
       "create_interrupted",
     ],

@@ -1,5 +1,5 @@
 /** Files on their way to and from a sandbox, streamed: never more in memory than a piece. */
-import { type ErrorCode, fileHttpError, type WrennError } from "@wrenn/contract";
+import { type ErrorCode, fileHttpError, WrennError } from "@wrenn/contract";
 import { z } from "zod";
 import { blobOf, type BodySource, isStream, sendsStreams, streamOf } from "./bodies.ts";
 import { CallSignal, untilAborted } from "./call-signal.ts";
@@ -57,7 +57,7 @@ export async function upload(
     // Read to its end, the answer leaves a connection that can be used again.
     await response.arrayBuffer();
   } catch (error) {
-    const failed = call.explain(error);
+    const failed = await transferLoss(error, guest, call);
     // Where the guest refuses what it has only seen the beginning of, the rest is not sent.
     call.abandon(failed);
     cancel(failed);
@@ -109,8 +109,9 @@ function watched(
             controller.enqueue(value);
           }
         } catch (error) {
+          const failed = await transferLoss(brokenOff(error, guest), guest, call);
           call.release();
-          throw call.explain(brokenOff(error, guest));
+          throw failed;
         }
       },
       async cancel(reason) {
@@ -121,6 +122,12 @@ function watched(
     // Nothing is read before it is asked for.
     { highWaterMark: 0 },
   );
+}
+
+/** What to tell of a transfer that failed. What becomes of a sandbox that is just being paused is waited for, however long. */
+async function transferLoss(error: unknown, guest: GuestConnection, call: CallSignal): Promise<unknown> {
+  call.lift();
+  return call.explain(error instanceof WrennError ? await guest.explainLoss(error, call.signal) : error);
 }
 
 function brokenOff(error: unknown, guest: GuestConnection): unknown {

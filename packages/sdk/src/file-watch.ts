@@ -21,8 +21,9 @@ export interface FileWatch {
   /**
    * Resolves when the watch is over: `stopped` by its owner, or because the directory was `removed`.
    * Rejects when changes may have been missed, so that the directory is to be looked at and watched again: with ConnectionError
-   * `connection_lost` when the connection broke, with FileError `watch_overflow` when more changed than could be told. Rejects
-   * also with what the listener threw, and with the reason of the signal.
+   * `connection_lost` when the connection broke, with FileError `watch_overflow` when more changed than could be told; and with why the
+   * sandbox no longer runs: ConflictError `sandbox_paused`, GuestError, SandboxNotFoundError. Rejects also with what the listener
+   * threw, and with the reason of the signal.
    */
   readonly closed: Promise<"stopped" | "removed">;
   /** Ends the watch. No change is handed out afterwards. */
@@ -61,7 +62,7 @@ export async function watchDirectory(
       throw guestFailure(error, filesystemErrors);
     }
     const watching = new AbortController();
-    const closed = follow(events, onChange, watching.signal, signal);
+    const closed = follow(guest, events, onChange, { stopped: watching.signal, callersSignal: signal });
     // Whoever waits is told; that nobody does is no error.
     closed.catch(() => undefined);
     return { closed, stop: () => watching.abort() };
@@ -69,10 +70,10 @@ export async function watchDirectory(
 }
 
 async function follow(
+  guest: GuestConnection,
   events: WatchEvents,
   onChange: FileChangeListener,
-  stopped: AbortSignal,
-  callersSignal: AbortSignal | undefined,
+  { stopped, callersSignal }: { stopped: AbortSignal; callersSignal: AbortSignal | undefined },
 ): Promise<"stopped" | "removed"> {
   const following = new CallSignal({ signal: callersSignal, what: "a watch" });
   const { signal } = following;
@@ -80,7 +81,7 @@ async function follow(
     untilAborted(untilAborted(promise, stopped), signal);
   try {
     for (;;) {
-      const next = await unlessOver(nextEvent(events));
+      const next = await unlessOver(nextEvent(guest, events, signal));
       if (next.done === true) return "removed";
       const change = toChange(next.value);
       if (change !== null) await unlessOver((async () => onChange(change))());
@@ -103,11 +104,15 @@ function toChange({ event }: filesystemProto.WatchDirResponse): FileChange | nul
 /** What the guest agent's codes mean once it watches. */
 const laterErrors: GuestErrorMeanings = { ...filesystemErrors, [Code.ResourceExhausted]: "watch_overflow" };
 
-async function nextEvent(events: WatchEvents): ReturnType<WatchEvents["next"]> {
+async function nextEvent(
+  guest: GuestConnection,
+  events: WatchEvents,
+  signal: AbortSignal,
+): ReturnType<WatchEvents["next"]> {
   try {
     return await events.next();
   } catch (thrown) {
-    const error = guestFailure(thrown, laterErrors);
+    const error = await guest.explainLoss(guestFailure(thrown, laterErrors), signal);
     if (!(error instanceof ConnectionError)) throw error;
     throw failure("connection_lost", {
       message: "The connection to the watch broke; changes may have been missed.",

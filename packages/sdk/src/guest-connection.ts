@@ -9,12 +9,13 @@ import {
   guestAgentPort,
   type GuestErrorMeanings,
   isErrorCode,
+  isTransitional,
   processProto,
   type Sandbox,
   sandboxSchema,
-  type WrennError,
+  WrennError,
 } from "@wrenn/contract";
-import { type CallSignal, withLimits } from "./call-signal.ts";
+import { type CallSignal, delay, withLimits } from "./call-signal.ts";
 import type { Connection, FetchFunction, RequestOptions } from "./connection.ts";
 import { classified, failure, parseErrorBody } from "./errors.ts";
 import { sandboxPath } from "./paths.ts";
@@ -29,6 +30,14 @@ const repeatableCalls: ReadonlySet<string> = new Set([
   "/filesystem.Filesystem/Remove",
   "/filesystem.Filesystem/WatchDir",
 ]);
+
+/** Milliseconds that the server may take to say whether the sandbox runs. */
+export const statusTimeoutMs = 10_000;
+/** Milliseconds before it is asked again whether a pause is over. */
+const settlingPollMs = 500;
+
+/** What a connection ends with that broke, rather than with an answer which says why. */
+const brokenConnections: ReadonlySet<ErrorCode> = new Set(["connection_lost", "server_unreachable"]);
 
 export interface GuestCallOptions extends RequestOptions {
   /** What it is for, in errors. */
@@ -66,7 +75,7 @@ export class GuestConnection {
       try {
         return await send({ signal, headers: userHeaders(options.user) });
       } catch (error) {
-        throw guestFailure(error, options.errors);
+        throw await this.explainLoss(guestFailure(error, options.errors), signal);
       }
     });
   }
@@ -80,11 +89,13 @@ export class GuestConnection {
   }
 
   /**
-   * Asks the server whether the sandbox still runs.
-   * @throws WrennError why it does not: `guest_panicked`, `vm_died`, `sandbox_not_found`, …; or `server_unreachable`.
+   * Asks the server whether the sandbox still runs. One that is `settling` is being paused, resumed or copied: it will run or be paused
+   * in a time that the server bounds.
+   * @throws WrennError why it does not: `sandbox_paused`, `guest_panicked`, `vm_died`, `sandbox_not_found`, …; or
+   * `server_unreachable`.
    */
-  async assertRunning(options: RequestOptions): Promise<void> {
-    const { status, status_reason: reason } = await this.connection.send({
+  async assertRunning(options: RequestOptions): Promise<"running" | "settling"> {
+    const sandbox = await this.connection.send({
       method: "GET",
       path: sandboxPath(this.#sandboxId),
       answer: sandboxSchema,
@@ -92,18 +103,24 @@ export class GuestConnection {
       repeatable: false,
       ...options,
     });
-    switch (status) {
-      case "running":
-      case "missing":
-        return;
-      case "pending":
-      case "starting":
-        throw failure("sandbox_state_conflict", { message: `The sandbox is ${status}.` });
-      case "stopping":
-      case "stopped":
-        throw lossOf(reason, { code: "sandbox_not_found", message: "The sandbox has been destroyed." });
-      case "error":
-        throw lossOf(reason, { code: "vm_died", message: "The sandbox failed." });
+    const loss = lossOf(sandbox);
+    if (loss !== null) throw loss;
+    return isTransitional(sandbox.status) ? "settling" : "running";
+  }
+
+  /**
+   * What to tell of a failure: where a connection broke, why the sandbox no longer runs, if it does not. One that is being paused or
+   * resumed is waited for. Never throws.
+   */
+  async explainLoss(error: WrennError, signal: AbortSignal): Promise<WrennError> {
+    if (!brokenConnections.has(error.code)) return error;
+    try {
+      while ((await this.assertRunning({ signal, requestTimeoutMs: statusTimeoutMs })) === "settling") {
+        await delay(settlingPollMs, signal);
+      }
+      return error;
+    } catch (reason) {
+      return reason instanceof WrennError && !reason.retryable ? reason : error;
     }
   }
 
@@ -129,8 +146,30 @@ export class GuestConnection {
   };
 }
 
-/** Why a sandbox is gone, as far as this client knows the reason. */
-function lossOf(reason: Sandbox["status_reason"], otherwise: { code: ErrorCode; message: string }): WrennError {
+/** Why the sandbox can be reached neither now nor soon, as far as this client knows the reason; null where it can be. */
+function lossOf({ status, status_reason: reason }: Sandbox): WrennError | null {
+  switch (status) {
+    case "paused":
+      return failure("sandbox_paused");
+    case "pending":
+    case "starting":
+      return failure("sandbox_state_conflict", { message: `The sandbox is ${status}.` });
+    case "stopping":
+    case "stopped":
+      return failureFor(reason, { code: "sandbox_not_found", message: "The sandbox has been destroyed." });
+    case "error":
+      return failureFor(reason, { code: "vm_died", message: "The sandbox failed." });
+    case "running":
+    case "missing":
+    case "snapshotting":
+    case "pausing":
+    case "resuming":
+      break;
+  }
+  return null;
+}
+
+function failureFor(reason: Sandbox["status_reason"], otherwise: { code: ErrorCode; message: string }): WrennError {
   const { code, message } = reason ?? otherwise;
   return isErrorCode(code) ? failure(code, { message }) : failure(otherwise.code, { message: `${message} (${code})` });
 }

@@ -13,6 +13,7 @@ export {
   GuestError,
   InvalidRequestError,
   SandboxNotFoundError,
+  SnapshotNotFoundError,
   TimeoutError,
 } from "./errors.ts";
 export type { FileEntry } from "./file-entry.ts";
@@ -24,8 +25,18 @@ export type { OutputListener, OutputListeners } from "./output.ts";
 export type { ProcessHandle } from "./process-handle.ts";
 export type { CommandResult } from "./process-stream.ts";
 export type { CommandOutput, RunOptions } from "./run-command.ts";
-export type { SandboxConsole, SandboxInfo, SandboxMetrics, SandboxStatus, TimeoutAction } from "./sandbox-info.ts";
+export type {
+  MemoryBackend,
+  RecoverySource,
+  SandboxConsole,
+  SandboxInfo,
+  SandboxMetrics,
+  SandboxStatus,
+  TimeoutAction,
+} from "./sandbox-info.ts";
+export * from "./sandbox-options.ts";
 export * from "./sandbox.ts";
+export type { CreateSnapshotOptions, ListSnapshotsOptions, SnapshotInfo } from "./snapshots.ts";
 export * from "./terminal-handle.ts";
 export * from "./terminals.ts";
 export { type ErrorCode, type SignalName, WrennError } from "@wrenn/contract";

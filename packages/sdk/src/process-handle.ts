@@ -34,8 +34,9 @@ export abstract class ProcessHandle {
 
   /**
    * Resolves when the process has ended and all its output has been handed out.
-   * @throws WrennError why the sandbox is gone (`guest_panicked`, `vm_died`, `sandbox_not_found`), or `connection_lost`
-   * when it could not be reached again for 30 seconds; what a listener threw; the reason of the signal
+   * @throws ConflictError `sandbox_paused` when the sandbox was paused meanwhile: the process is kept, and can be followed again once it
+   * is resumed; WrennError why the sandbox is gone (`guest_panicked`, `vm_died`, `sandbox_not_found`), or `connection_lost` when
+   * it could not be reached again for 30 seconds; what a listener threw; the reason of the signal
    */
   async wait(): Promise<CommandResult> {
     return this.#process.ended;

@@ -6,7 +6,7 @@ import { CallSignal, delay, untilAborted, withLimits } from "./call-signal.ts";
 import type { RequestOptions } from "./connection.ts";
 import { failure } from "./errors.ts";
 import { EventStream } from "./event-stream.ts";
-import { type GuestConnection, guestFailure, userHeaders } from "./guest-connection.ts";
+import { type GuestConnection, guestFailure, statusTimeoutMs, userHeaders } from "./guest-connection.ts";
 
 /** How a process ended. */
 export interface CommandResult {
@@ -39,9 +39,6 @@ type Outcome = { kind: "ended"; result: CommandResult } | { kind: "broken"; caus
 
 const firstRetryMs = 100;
 const longestRetryMs = 2_000;
-
-/** Milliseconds that the server may take to say whether the sandbox runs, before it is asked again. */
-const statusTimeoutMs = 10_000;
 
 export class ProcessStream {
   readonly pid: number;
@@ -92,7 +89,7 @@ export class ProcessStream {
       } catch (error) {
         await killWhenStarted(guest, first);
         events.close();
-        throw guestFailure(error, startErrors);
+        throw await guest.explainLoss(guestFailure(error, startErrors), signal);
       }
     });
   }
@@ -115,7 +112,7 @@ export class ProcessStream {
         return new ProcessStream(guest, pid, events, listener, options.signal);
       } catch (error) {
         events.close();
-        throw guestFailure(error);
+        throw await guest.explainLoss(guestFailure(error), signal);
       }
     });
   }
@@ -139,7 +136,9 @@ export class ProcessStream {
     let givesUpAt = performance.now() + deadlines.commandReconnect;
     for (let retryMs = firstRetryMs; outcome.kind === "broken"; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
       signal.throwIfAborted();
-      await this.#assertWorthRetrying(outcome.cause, givesUpAt);
+      if ((await this.#assertWorthRetrying(outcome.cause, givesUpAt)) === "settling") {
+        givesUpAt = performance.now() + deadlines.commandReconnect;
+      }
       await delay(retryMs, signal);
       this.#events = openConnect(this.#guest, this.pid, false);
       outcome = await this.#read();
@@ -185,12 +184,17 @@ export class ProcessStream {
     await this.#listener.deliver(output.case === "stderr" ? "stderr" : "stdout", output.value);
   }
 
-  /** Throws when trying again is pointless: the sandbox or the process is gone, or it has been tried for long enough. */
-  async #assertWorthRetrying(cause: unknown, givesUpAt: number): Promise<void> {
+  /**
+   * Throws when trying again is pointless: the sandbox is paused, it or the process is gone, or it has been tried for long enough. A
+   * sandbox that is `settling` will be one of these, or run: the time until then does not count.
+   */
+  async #assertWorthRetrying(cause: unknown, givesUpAt: number): Promise<"running" | "settling"> {
     const error = guestFailure(cause, { [Code.NotFound]: "process_not_found" });
     if (error.code === "process_not_found") throw error;
     try {
-      await this.#guest.assertRunning({ signal: this.#following.signal, requestTimeoutMs: statusTimeoutMs });
+      const { signal } = this.#following;
+      const status = await this.#guest.assertRunning({ signal, requestTimeoutMs: statusTimeoutMs });
+      if (status === "settling") return status;
     } catch (reason) {
       this.#following.signal.throwIfAborted();
       if (!(reason instanceof WrennError) || !reason.retryable) throw reason;
@@ -198,6 +202,7 @@ export class ProcessStream {
     if (performance.now() > givesUpAt) {
       throw error.code === "connection_lost" ? error : failure("connection_lost", { cause: error });
     }
+    return "running";
   }
 }
 

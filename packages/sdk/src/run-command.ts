@@ -94,7 +94,7 @@ function asOutput({ stdout, stderr }: { stdout: CollectedOutput; stderr: Collect
 
 type Input = ReadableStreamDefaultReader<Uint8Array>;
 
-/** The command's end. Whatever else this ends with, the command has been killed. */
+/** The command's end. Whatever else this ends with, the command has been killed, unless the sandbox was paused. */
 async function untilEnd(handle: CommandHandle, input: Input | null): Promise<CommandResult> {
   const inputFailed = new Promise<never>((_resolve, reject) => {
     // The command would wait for the rest of its input for ever.
@@ -103,6 +103,8 @@ async function untilEnd(handle: CommandHandle, input: Input | null): Promise<Com
   try {
     return await Promise.race([handle.wait(), inputFailed]);
   } catch (error) {
+    // It stands still with the sandbox, and goes on with it.
+    if (error instanceof WrennError && error.code === "sandbox_paused") throw error;
     await handle.kill("SIGKILL", { requestTimeoutMs: deadlines.commandInterrupt }).catch(() => {
       // Nobody can be reached to kill it. What is told is why it should have been.
     });

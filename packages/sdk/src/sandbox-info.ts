@@ -1,7 +1,15 @@
 /** A sandbox, its metrics and its console as the server describes them, in the SDK's words. */
-import type { Console, Metrics, Sandbox as SandboxBody, SandboxStatus, TimeoutAction } from "@wrenn/contract";
+import type {
+  Console,
+  MemoryBackend,
+  Metrics,
+  RecoverySource,
+  Sandbox as SandboxBody,
+  SandboxStatus,
+  TimeoutAction,
+} from "@wrenn/contract";
 
-export type { SandboxStatus, TimeoutAction } from "@wrenn/contract";
+export type { MemoryBackend, RecoverySource, SandboxStatus, TimeoutAction } from "@wrenn/contract";
 
 export interface SandboxInfo {
   id: string;
@@ -23,8 +31,18 @@ export interface SandboxInfo {
   hostId: string | null;
   /** `qemu-kvm` or `qemu-tcg`; null until it has started. */
   engine: string | null;
+  /**
+   * How it gets the memory that it was frozen with: `file`, mapped from one file, or `uffd`, page by page on demand. Null while
+   * it does not run.
+   */
+  memoryBackend: MemoryBackend | null;
+  /** What `recover` can start it again from after its virtual machine has died; empty unless it is in `error`. */
+  recoverable: RecoverySource[];
   createdAt: Date;
+  /** When it first ran. */
   startedAt: Date | null;
+  /** Since when it is paused; null unless it is. */
+  pausedAt: Date | null;
 }
 
 export function toSandboxInfo(body: SandboxBody): SandboxInfo {
@@ -43,8 +61,11 @@ export function toSandboxInfo(body: SandboxBody): SandboxInfo {
     expiresAt: toDate(body.expires_at),
     hostId: body.host_id,
     engine: body.engine,
+    memoryBackend: body.memory_backend,
+    recoverable: body.recoverable,
     createdAt: new Date(body.created_at),
     startedAt: toDate(body.started_at),
+    pausedAt: toDate(body.paused_at),
   };
 }
 

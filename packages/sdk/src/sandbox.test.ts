@@ -93,8 +93,11 @@ describe("a sandbox", () => {
       expiresAt: new Date("2026-01-01T00:01:00.000Z"),
       hostId: null,
       engine: "qemu-tcg",
+      memoryBackend: "file",
+      recoverable: [],
       createdAt: new Date("2026-01-01T00:00:00.000Z"),
       startedAt: new Date("2026-01-01T00:00:01.000Z"),
+      pausedAt: null,
     });
   });
 

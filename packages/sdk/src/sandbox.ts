@@ -1,88 +1,42 @@
 /** One sandbox: made, found, destroyed, and all that can be done in it. */
-import {
-  consoleSchema,
-  createdSandboxSchema,
-  dataPlaneHeaders,
-  deadlines,
-  listSandboxesSchema,
-  metricsSchema,
-  pageLimits,
-  type SandboxPage,
-  sandboxSchema,
-} from "@wrenn/contract";
+import { consoleSchema, dataPlaneHeaders, metricsSchema } from "@wrenn/contract";
 import { z } from "zod";
 import { Commands } from "./commands.ts";
 import { Connection, type ConnectionOptions, type RequestOptions } from "./connection.ts";
-import { errorFromResponse, failure, SandboxNotFoundError } from "./errors.ts";
+import { errorFromResponse, failure } from "./errors.ts";
 import { Files } from "./files.ts";
 import { GuestConnection } from "./guest-connection.ts";
-import { sandboxPath } from "./paths.ts";
 import {
-  type SandboxConsole,
-  type SandboxInfo,
-  type SandboxMetrics,
-  type SandboxStatus,
-  type TimeoutAction,
-  toConsole,
-  toMetrics,
-  toSandboxInfo,
-  toSeconds,
-} from "./sandbox-info.ts";
+  changeSandbox,
+  createSandbox,
+  destroySandbox,
+  forkSandbox,
+  getSandbox,
+  listSandboxes,
+  pauseSandbox,
+  recoverSandbox,
+  resumeSandbox,
+  setSandboxTimeout,
+} from "./lifecycle.ts";
+import { sandboxPath } from "./paths.ts";
+import { type SandboxConsole, type SandboxInfo, type SandboxMetrics, toConsole, toMetrics } from "./sandbox-info.ts";
+import type {
+  CreateSandboxOptions,
+  ForkOptions,
+  ListSandboxesOptions,
+  RecoverOptions,
+  SandboxChange,
+} from "./sandbox-options.ts";
+import {
+  createSnapshot,
+  type CreateSnapshotOptions,
+  deleteSnapshot,
+  getSnapshot,
+  listSnapshots,
+  type ListSnapshotsOptions,
+  type SnapshotInfo,
+} from "./snapshots.ts";
 import { Terminals } from "./terminals.ts";
-
-export interface CreateSandboxOptions extends ConnectionOptions, RequestOptions {
-  /** Name of a template; default `minimal`. */
-  template?: string | undefined;
-  /** Whole processors, 1 to 32; default 1. */
-  vcpus?: number | undefined;
-  /** MiB, 128 to 65 536; default 512. */
-  memoryMib?: number | undefined;
-  /** MiB, 5 120 to 102 400; default 5 120. */
-  diskMib?: number | undefined;
-  /**
-   * Milliseconds without any use after which `onTimeout` happens, rounded up to whole seconds, at most 30 days; default null, for
-   * never.
-   */
-  timeoutMs?: number | null | undefined;
-  /** What happens to a sandbox that was idle for its whole timeout; default `destroy`. */
-  onTimeout?: TimeoutAction | undefined;
-  /** Yours to find the sandbox by; Wrenn does not interpret it. Up to 64 entries, keys to 128 and values to 1 024 characters. */
-  metadata?: Readonly<Record<string, string>> | undefined;
-  /** Environment of every process in the sandbox, at most 128 KiB. Never shown again. */
-  envs?: Readonly<Record<string, string>> | undefined;
-  /**
-   * Of several creates with the same key within a day, one makes a sandbox and all get it. Default: a new one for each call, so
-   * that it can be tried again when the connection breaks.
-   */
-  idempotencyKey?: string | undefined;
-  /** Stops waiting. The server goes on creating: list the sandboxes to find it. */
-  signal?: AbortSignal | undefined;
-}
-
-export interface ListSandboxesOptions extends ConnectionOptions, RequestOptions {
-  /** One or several; default all but `stopped`. */
-  status?: SandboxStatus | readonly SandboxStatus[] | undefined;
-  /** Name of a template. */
-  template?: string | undefined;
-  /** Only those whose metadata has all of these. */
-  metadata?: Readonly<Record<string, string>> | undefined;
-  /** How many at most; default all. */
-  limit?: number | undefined;
-}
-
-export interface SandboxChange {
-  /** Replaces all of it. */
-  metadata?: Readonly<Record<string, string>> | undefined;
-  /** Milliseconds from now on, rounded up to whole seconds; null for never. */
-  timeoutMs?: number | null | undefined;
-  onTimeout?: TimeoutAction | undefined;
-}
-
-/** Milliseconds: the server's own deadlines, and time for its answer to arrive. */
-const usual = {
-  createTimeoutMs: deadlines.createSandbox + 10_000,
-  destroyTimeoutMs: deadlines.destroySandbox + 10_000,
-} as const;
 
 export class Sandbox {
   readonly id: string;
@@ -103,37 +57,14 @@ export class Sandbox {
   }
 
   /**
-   * Creates a sandbox and resolves once its guest answers.
-   * @throws InvalidRequestError for sizes out of range, a bad name or an unknown template; CapacityError; TimeoutError
-   * `guest_boot_timeout`, `response_timeout`; AuthenticationError; ConnectionError; ConflictError for an `idempotencyKey` that
-   * was used for something else
+   * Creates a sandbox and resolves once its guest answers. One of a snapshot goes on where that was taken: memory, processes, files.
+   * @throws InvalidRequestError for sizes out of range or other than a snapshot's, a bad name or an unknown template; CapacityError;
+   * TimeoutError `guest_boot_timeout`, `response_timeout`; AuthenticationError; ConnectionError; ConflictError for an
+   * `idempotencyKey` that was used for something else, or `snapshot_incompatible`
    */
   static async create(options: CreateSandboxOptions = {}): Promise<Sandbox> {
-    const { template, vcpus, memoryMib, diskMib, timeoutMs, onTimeout, metadata, envs } = options;
-    const { signal, requestTimeoutMs, idempotencyKey = newIdempotencyKey() } = options;
     const connection = new Connection(options);
-    const created = await connection.send({
-      method: "POST",
-      path: "/v1/sandboxes",
-      // JSON leaves out what is undefined, so that the server's defaults hold.
-      body: {
-        template,
-        vcpus,
-        memory_mib: memoryMib,
-        disk_mib: diskMib,
-        timeout_seconds: toSeconds(timeoutMs),
-        on_timeout: onTimeout,
-        metadata,
-        envs,
-      },
-      headers: { "idempotency-key": idempotencyKey },
-      repeatable: true,
-      answer: createdSandboxSchema,
-      signal,
-      requestTimeoutMs,
-      usualTimeoutMs: usual.createTimeoutMs,
-    });
-    return new Sandbox(connection, toSandboxInfo(created));
+    return new Sandbox(connection, await createSandbox(connection, options));
   }
 
   /**
@@ -142,24 +73,38 @@ export class Sandbox {
    */
   static async connect(id: string, options: ConnectionOptions & RequestOptions = {}): Promise<Sandbox> {
     const connection = new Connection(options);
-    return new Sandbox(connection, await getInfo(connection, id, options));
+    return new Sandbox(connection, await getSandbox(connection, id, options));
   }
 
   /** The team's sandboxes, newest first, asked for page by page as they are read. */
   static async *list(options: ListSandboxesOptions = {}): AsyncGenerator<SandboxInfo, void, undefined> {
-    const { signal, requestTimeoutMs } = options;
+    yield* listSandboxes(new Connection(options), options);
+  }
+
+  /**
+   * As `pause` of the sandbox, by its id.
+   * @throws SandboxNotFoundError; else as `pause`
+   */
+  static async pause(id: string, options: ConnectionOptions & RequestOptions = {}): Promise<SandboxInfo> {
+    return pauseSandbox(new Connection(options), id, options);
+  }
+
+  /**
+   * As `resume` of the sandbox, by its id.
+   * @throws SandboxNotFoundError; else as `resume`
+   */
+  static async resume(id: string, options: ConnectionOptions & RequestOptions = {}): Promise<Sandbox> {
     const connection = new Connection(options);
-    let left = options.limit ?? Number.POSITIVE_INFINITY;
-    let cursor: string | null = null;
-    while (left > 0) {
-      const query = listQuery(options, { limit: Math.min(left, pageLimits.max), cursor });
-      const request = { method: "GET", answer: listSandboxesSchema, signal, requestTimeoutMs } as const;
-      const page: SandboxPage = await connection.send({ ...request, path: `/v1/sandboxes?${query.toString()}` });
-      for (const body of page.sandboxes.slice(0, left)) yield toSandboxInfo(body);
-      left -= page.sandboxes.length;
-      cursor = page.next_cursor;
-      if (cursor === null) return;
-    }
+    return new Sandbox(connection, await resumeSandbox(connection, id, options));
+  }
+
+  /**
+   * As `recover` of the sandbox, by its id.
+   * @throws SandboxNotFoundError; else as `recover`
+   */
+  static async recover(id: string, options: ConnectionOptions & RecoverOptions): Promise<Sandbox> {
+    const connection = new Connection(options);
+    return new Sandbox(connection, await recoverSandbox(connection, id, options));
   }
 
   /**
@@ -167,7 +112,29 @@ export class Sandbox {
    * @throws SandboxNotFoundError when there is none, or it has been destroyed before; AuthenticationError; ConnectionError; TimeoutError
    */
   static async destroy(id: string, options: ConnectionOptions & RequestOptions = {}): Promise<void> {
-    await destroy(new Connection(options), id, { ...options, goneIsFine: false });
+    await destroySandbox(new Connection(options), id, { ...options, goneIsFine: false });
+  }
+
+  /** The team's snapshots, newest first, asked for page by page as they are read. */
+  static async *listSnapshots(options: ListSnapshotsOptions = {}): AsyncGenerator<SnapshotInfo, void, undefined> {
+    yield* listSnapshots(new Connection(options), options);
+  }
+
+  /**
+   * One snapshot of the team.
+   * @throws SnapshotNotFoundError; InvalidRequestError `invalid_name`; AuthenticationError; ConnectionError
+   */
+  static async getSnapshot(name: string, options: ConnectionOptions & RequestOptions = {}): Promise<SnapshotInfo> {
+    return getSnapshot(new Connection(options), name, options);
+  }
+
+  /**
+   * Deletes a snapshot. Sandboxes that were started from it keep all they have.
+   * @throws SnapshotNotFoundError when there is none, or it has been deleted before; InvalidRequestError `invalid_name`;
+   * AuthenticationError; ConnectionError; TimeoutError
+   */
+  static async deleteSnapshot(name: string, options: ConnectionOptions & RequestOptions = {}): Promise<void> {
+    await deleteSnapshot(new Connection(options), name, options);
   }
 
   /** As the server last described it; see `refresh`. */
@@ -177,25 +144,81 @@ export class Sandbox {
 
   /** Asks the server again. */
   async refresh(options: RequestOptions = {}): Promise<SandboxInfo> {
-    this.#info = await getInfo(this.#connection, this.id, options);
-    return this.#info;
+    return this.#note(await getSandbox(this.#connection, this.id, options));
   }
 
   /**
    * Changes what can be changed of a sandbox that exists; what is left out stays as it is.
-   * @throws InvalidRequestError when nothing is named or a value is out of range; ConflictError when it no longer runs
+   * @throws InvalidRequestError when nothing is named or a value is out of range; ConflictError when it has stopped or died
    */
   async update(change: SandboxChange, options: RequestOptions = {}): Promise<SandboxInfo> {
-    const { metadata, timeoutMs, onTimeout } = change;
-    const changed = await this.#connection.send({
-      method: "PATCH",
-      path: sandboxPath(this.id),
-      body: { metadata, timeout_seconds: toSeconds(timeoutMs), on_timeout: onTimeout },
-      answer: sandboxSchema,
-      ...options,
-    });
-    this.#info = toSandboxInfo(changed);
-    return this.#info;
+    return this.#note(await changeSandbox(this.#connection, this.id, change, options));
+  }
+
+  /**
+   * Sets how long it may be idle, counted from now on.
+   * @param timeoutMs milliseconds, rounded up to whole seconds, at most 30 days; null for never
+   * @throws InvalidRequestError when it is out of range; ConflictError when the sandbox has stopped or died
+   */
+  async setTimeout(timeoutMs: number | null, options: RequestOptions = {}): Promise<SandboxInfo> {
+    return this.#note(await setSandboxTimeout(this.#connection, this.id, timeoutMs, options));
+  }
+
+  /**
+   * Freezes memory, processes and disk as they are, and ends the virtual machine. Resolves once that state is safe on the host's disk,
+   * which takes as long as writing the memory that has changed since it was last frozen; until then nothing is lost, and a pause
+   * that fails leaves the sandbox running. Connections into it break: commands, terminals and watches that are followed end with
+   * `sandbox_paused`; the commands themselves are kept. Pausing a paused one changes nothing. A client that stops waiting does not
+   * stop the pause.
+   * @throws ConflictError `sandbox_busy`, `sandbox_state_conflict` when it is doing something else or does not run; CapacityError
+   * `host_out_of_disk`; GuestError `sandbox_died`; ConnectionError; TimeoutError
+   */
+  async pause(options: RequestOptions = {}): Promise<SandboxInfo> {
+    return this.#note(await pauseSandbox(this.#connection, this.id, options));
+  }
+
+  /**
+   * Lets a paused sandbox go on where it was paused; resolves once its guest answers. Its clock is right and its id the same; its
+   * network connections of before are gone. Processes that ran go on, and can be followed again by `commands.connect`. Resuming one
+   * that runs changes nothing. A client that stops waiting does not stop the resume.
+   * @throws ConflictError `sandbox_busy`, `sandbox_state_conflict`, or `snapshot_incompatible` when the host has another engine
+   * or processor by now; WrennError `snapshot_damaged`; CapacityError; GuestError `sandbox_died`; ConnectionError; TimeoutError
+   */
+  async resume(options: RequestOptions = {}): Promise<SandboxInfo> {
+    return this.#note(await resumeSandbox(this.#connection, this.id, options));
+  }
+
+  /**
+   * Makes copies that go on from this moment: memory, processes, files. This one goes on, or stays paused; its processes stand still for
+   * as long as its changed memory takes to be written. Each copy has its own id, hostname, network and random numbers. All are made, or
+   * none. Not tried again: when the answer is lost, the copies may have been made; give `metadata` to find them by.
+   * @throws InvalidRequestError for a `count` out of range; ConflictError `sandbox_busy`, `sandbox_state_conflict`; CapacityError;
+   * GuestError `sandbox_died`; ConnectionError; TimeoutError
+   */
+  async fork(options: ForkOptions = {}): Promise<Sandbox[]> {
+    const copies = await forkSandbox(this.#connection, this.id, options);
+    return copies.map((info) => new Sandbox(this.#connection, info));
+  }
+
+  /**
+   * Takes a snapshot of memory, processes and disk as they are, as a template of the team: `Sandbox.create({ template: name })` goes on
+   * from it, as often as you like. This sandbox goes on, or stays paused. The snapshot has whatever is in the sandbox, secrets too.
+   * Not tried again: when the answer is lost, it may have been taken.
+   * @throws InvalidRequestError `invalid_name`; ConflictError `snapshot_name_taken`, `sandbox_busy`, `sandbox_state_conflict`;
+   * CapacityError `host_out_of_disk`; GuestError `sandbox_died`; ConnectionError; TimeoutError
+   */
+  async createSnapshot(options: CreateSnapshotOptions = {}): Promise<SnapshotInfo> {
+    return createSnapshot(this.#connection, this.id, options);
+  }
+
+  /**
+   * Starts a sandbox again whose virtual machine has died (`info.status` is `error`), from what `info.recoverable` names.
+   * Not tried again.
+   * @throws ConflictError `recovery_unavailable`, or `sandbox_state_conflict` when it is not dead; CapacityError; TimeoutError;
+   * WrennError `snapshot_damaged`; ConnectionError
+   */
+  async recover(options: RecoverOptions): Promise<SandboxInfo> {
+    return this.#note(await recoverSandbox(this.#connection, this.id, options));
   }
 
   /**
@@ -209,7 +232,7 @@ export class Sandbox {
 
   /** Destroys the sandbox with all it holds. Resolves once nothing of it is left. Doing it twice is fine. */
   async destroy(options: RequestOptions = {}): Promise<void> {
-    await destroy(this.#connection, this.id, { ...options, goneIsFine: true });
+    await destroySandbox(this.#connection, this.id, { ...options, goneIsFine: true });
   }
 
   /** `await using sandbox = await Sandbox.create()` destroys it at the end of the block. */
@@ -250,47 +273,9 @@ export class Sandbox {
     if (response.headers.has("wrenn-error")) throw await errorFromResponse(response);
     return response;
   }
-}
 
-/** Not crypto.randomUUID, which browsers have in secure contexts only. */
-function newIdempotencyKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-async function getInfo(connection: Connection, id: string, options: RequestOptions): Promise<SandboxInfo> {
-  const { signal, requestTimeoutMs } = options;
-  const request = { method: "GET", path: sandboxPath(id), answer: sandboxSchema, signal, requestTimeoutMs } as const;
-  return toSandboxInfo(await connection.send(request));
-}
-
-async function destroy(
-  connection: Connection,
-  id: string,
-  options: RequestOptions & { goneIsFine: boolean },
-): Promise<void> {
-  const { signal, requestTimeoutMs } = options;
-  let { goneIsFine } = options;
-  try {
-    await connection.send({
-      method: "DELETE",
-      path: sandboxPath(id),
-      answer: z.unknown(),
-      signal,
-      requestTimeoutMs,
-      usualTimeoutMs: usual.destroyTimeoutMs,
-      // An earlier try may have destroyed it before its connection broke.
-      onRetry: () => (goneIsFine = true),
-    });
-  } catch (error) {
-    if (!(goneIsFine && error instanceof SandboxNotFoundError)) throw error;
+  #note(info: SandboxInfo): SandboxInfo {
+    this.#info = info;
+    return info;
   }
-}
-
-function listQuery(options: ListSandboxesOptions, page: { limit: number; cursor: string | null }): URLSearchParams {
-  const query = new URLSearchParams({ limit: String(page.limit) });
-  if (page.cursor !== null) query.set("cursor", page.cursor);
-  if (options.status !== undefined) query.set("status", [options.status].flat().join(","));
-  if (options.template !== undefined) query.set("template", options.template);
-  for (const [key, value] of Object.entries(options.metadata ?? {})) query.append("metadata", `${key}=${value}`);
-  return query;
 }

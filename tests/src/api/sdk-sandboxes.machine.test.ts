@@ -55,7 +55,7 @@ describe("a sandbox", () => {
 
   test("is changed and pinged", async () => {
     const sandbox = await Sandbox.create({ ...sdk().options, timeoutMs: 60_000, metadata: { a: "1" } });
-    expect(sandbox.info).toMatchObject({ timeoutMs: 60_000, onTimeout: "destroy" });
+    expect(sandbox.info).toMatchObject({ timeoutMs: 60_000, onTimeout: "pause" });
     const expiresAt = sandbox.info.expiresAt?.getTime() ?? 0;
     expect(Math.abs(expiresAt - Date.now() - 60_000)).toBeLessThan(30_000);
     await sandbox.update({ metadata: { b: "2" }, timeoutMs: 120_500 });

@@ -2,6 +2,7 @@ import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { repositoryRoot } from "@wrenn/cli";
+import { Sandbox } from "@wrenn/sdk";
 import { findProgram, run } from "@wrenn/system";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { useCli } from "../harness/api-cli.ts";
@@ -25,10 +26,19 @@ async function script(shell: string): Promise<string> {
   return stdout.toString();
 }
 
+let bashScript: Promise<string> | undefined;
+
+/** A file with the script for bash. */
+async function bashFile(): Promise<string> {
+  const file = path.join(directory, "completion.bash");
+  bashScript ??= script("bash");
+  await writeFile(file, await bashScript);
+  return file;
+}
+
 /** What a bash offers for a line that ends where the Tab key is pressed: asked of bash's own completion, as readline does. */
 async function completions(...words: readonly string[]): Promise<string[]> {
-  const file = path.join(directory, "completion.bash");
-  await writeFile(file, await script("bash"));
+  const file = await bashFile();
   const ask = `
     cd "$1"; PATH=$1:$PATH; source "$2"; shift 2
     compopt() { :; }
@@ -41,8 +51,7 @@ async function completions(...words: readonly string[]): Promise<string[]> {
 
 describe("in bash", () => {
   it("verbs are completed on a real terminal", async () => {
-    const file = path.join(directory, "completion.bash");
-    await writeFile(file, await script("bash"));
+    const file = await bashFile();
     const terminal = cli().terminal(["--norc", "-i"], { program: ["bash"] });
     await terminal.untilPrompt();
     terminal.type(`source ${file}; echo loa''ded\r`);
@@ -56,7 +65,7 @@ describe("in bash", () => {
   });
 
   it("verbs, options and the values of both are completed", async () => {
-    expect(await completions("wrenn", "s")).toEqual(["shell", "status", "setup"]);
+    expect(await completions("wrenn", "s")).toEqual(["shell", "snapshot", "status", "setup"]);
     expect(await completions("wrenn", "exec", "--t")).toEqual(["--timeout", "--tty"]);
     expect(await completions("wrenn", "completion", "")).toEqual(["bash", "zsh", "fish"]);
     expect(await completions("wrenn", "kill", "-s", "SIGU")).toEqual(["SIGUSR1", "SIGUSR2"]);
@@ -73,6 +82,27 @@ describe("in bash", () => {
     expect(await completions("wrenn", "exec", id, "--", "")).toEqual([]);
     expect(await completions("wrenn", "exec", id, "ls", "-")).toEqual([]);
     expect(await completions("wrenn", "kill", id, "")).toEqual([]);
+  });
+
+  it("sandboxes are offered where their status makes sense, and snapshots where one is meant", async () => {
+    const { server, sandbox } = api();
+    const running = sandbox.id;
+    const options = { apiUrl: server.url, apiKey: server.key };
+    const other = await Sandbox.create(options);
+    await other.createSnapshot({ name: "base" });
+    await other.pause();
+    const paused = other.id;
+    expect(await completions("wrenn", "pause", "")).toEqual([running]);
+    expect(await completions("wrenn", "resume", paused, "")).toEqual([paused]);
+    expect(await completions("wrenn", "fork", "--count", "2", "")).toEqual([paused, running]);
+    expect(await completions("wrenn", "recover", "")).toEqual([]);
+    expect(await completions("wrenn", "recover", "--from", "")).toEqual(["disk", "last_pause"]);
+    expect(await completions("wrenn", "create", "--template", "b")).toEqual(["base"]);
+    expect(await completions("wrenn", "snapshot", "")).toEqual(["ls", "create", "rm"]);
+    expect(await completions("wrenn", "snapshot", "rm", "")).toEqual(["base"]);
+    expect(await completions("wrenn", "snapshot", "create", "")).toEqual([paused, running]);
+    expect(await completions("wrenn", "snapshot", "create", running, "")).toEqual([]);
+    expect(await completions("wrenn", "snapshot", "ls", "--q")).toEqual(["--quiet"]);
   });
 
   it("the ends of a copy are sandboxes and files", async () => {

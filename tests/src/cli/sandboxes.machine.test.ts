@@ -29,7 +29,17 @@ afterEach(async () => {
 describe("create", () => {
   it("prints the id, and makes what was asked for", async () => {
     const options = ["--vcpus", "2", "--memory", "256M", "--disk", "6G", "--timeout", "30m", "--on-timeout", "destroy"];
-    const id = await create("minimal", ...options, "-e", "A=1", "--metadata", "job=42", "--metadata", "note=a=b c");
+    const id = await create(
+      "--template",
+      "minimal",
+      ...options,
+      "-e",
+      "A=1",
+      "--metadata",
+      "job=42",
+      "--metadata",
+      "note=a=b c",
+    );
     expect(id).toMatch(/^sb-[0-9a-f-]{36}$/);
     const { stdout } = await run(["get", "--json", id]);
     expect(sandboxSchema.strict().parse(JSON.parse(stdout.toString()))).toMatchObject({
@@ -51,7 +61,7 @@ describe("create", () => {
   });
 
   it("says what is wrong, with its code, and exits with 1; and with 2 where it was used wrongly", async () => {
-    const refused = await run(["create", "no-such-template"]);
+    const refused = await run(["create", "--template", "no-such-template"]);
     expect(refused).toMatchObject({ exitCode: 1 });
     expect(refused.stderr).toMatch(/^wrenn: .*\n {7}.* \(template_not_found\)\n$/);
     const wrong = await run(["create", "--memory", "lots"]);
@@ -87,8 +97,8 @@ describe("ls", () => {
     const id = await create();
     const { stdout } = await run(["ls"], { env: { TERM: "xterm-256color" } });
     const [header, ...lines] = stdout.toString().trimEnd().split("\n");
-    expect(header).toMatch(/^ID +STATUS +TEMPLATE +VCPUS +MEMORY +AGE$/);
-    expect(lines[0]).toMatch(new RegExp(`^${id} +running +minimal +1 +512 MiB +\\d+ \\w+$`));
+    expect(header).toMatch(/^ID +STATUS +TEMPLATE +VCPUS +MEMORY +BACKEND +AGE$/);
+    expect(lines[0]).toMatch(new RegExp(`^${id} +running +minimal +1 +512 MiB +file +\\d+ \\w+$`));
     expect(lines.length).toBe((await ids()).length);
   });
 
@@ -181,14 +191,19 @@ describe("rm", () => {
 });
 
 describe("a server that is away", () => {
-  it.each([["ls"], ["get", "0123"], ["rm", "0123"], ["ps", "0123"], ["logs", "0123"], ["cp", "/etc/hosts", "0123:x"]])(
-    "%s says so, and exits with 1",
-    async (...args) => {
-      const result = await run(args, { env: { WRENN_API_URL: "http://127.0.0.1:1" } });
-      expect(result.exitCode).toBe(1);
-      expect(result.stderr).toContain("(server_unreachable)");
-    },
-  );
+  it.each([
+    ["ls"],
+    ["get", "0123"],
+    ["rm", "0123"],
+    ["ps", "0123"],
+    ["logs", "0123"],
+    ["cp", "/etc/hosts", "0123:x"],
+    ["pause", "0123"],
+  ])("%s says so, and exits with 1", async (...args) => {
+    const result = await run(args, { env: { WRENN_API_URL: "http://127.0.0.1:1" } });
+    expect(result.exitCode).toBe(1);
+    expect(result.stderr).toContain("(server_unreachable)");
+  });
 });
 
 describe("help", () => {
@@ -200,6 +215,10 @@ describe("help", () => {
       const help = await run([verb, "--help"]);
       expect(help.exitCode).toBe(0);
       expect(help.stdout.toString()).toMatch(new RegExp(`\nExamples:\n  \\$ .*wrenn ${verb}`));
+    }
+    for (const verb of ["ls", "create", "rm"]) {
+      const help = await run(["snapshot", verb, "--help"]);
+      expect(help.stdout.toString()).toMatch(new RegExp(`\nExamples:\n  \\$ .*wrenn snapshot ${verb}`));
     }
   });
 });

@@ -11,17 +11,17 @@ import { Progress } from "../terminal/progress.ts";
 import type { CreateFlags } from "../verbs/sandboxes.ts";
 
 /** Prints the id. Interrupted, it leaves no sandbox behind that nobody knows of. */
-export async function createSandbox(template: string | undefined, flags: CreateFlags): Promise<number> {
+export async function createSandbox(flags: CreateFlags): Promise<number> {
   const progress = new Progress({ quiet: flags.quiet === true || flags.json === true });
   const sandbox = await interruptible(async (interrupts) => {
     const { api } = await ensureServer(layoutFromEnvironment(), progress, interrupts.signal);
     const request: CreateSandboxOptions = {
       ...api,
-      template,
+      template: flags.template,
       vcpus: flags.vcpus,
       memoryMib: flags.memory,
       diskMib: flags.disk,
-      timeoutMs: typeof flags.timeout === "number" ? flags.timeout * 1_000 : flags.timeout,
+      timeoutMs: flags.timeout,
       onTimeout: flags.onTimeout,
       envs: flags.env,
       metadata: flags.metadata,

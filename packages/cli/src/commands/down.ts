@@ -1,4 +1,4 @@
-/** `wrenn down`: stops the server, and does not forget the sandboxes that are running. */
+/** `wrenn down`: stops the server, and does not forget the sandboxes that there are. */
 import { formatId, hostAgentProto, parseUuid, WrennError } from "@wrenn/contract";
 import { Sandbox } from "@wrenn/sdk";
 import { isAlive, type Layout, layoutFromEnvironment, signalProcess, waitForExit } from "@wrenn/system";
@@ -28,41 +28,68 @@ const stopTimeoutMs = 120_000;
 
 export async function down(options: DownOptions): Promise<number> {
   const layout = layoutFromEnvironment();
-  const { running, areNamed } = await liveSandboxes(layout);
+  const { running, paused, areNamed } = await sandboxesHere(layout);
+  const all = [...running, ...paused];
   if (running.length > 0 && !options.destroy && !options.leaveRunning) {
     throw new WrennError("sandboxes_running", {
       message: `Sandboxes are running on this machine:\n${running.map((id) => `  ${id}`).join("\n")}`,
       details: { sandboxes: running },
     });
   }
-  if (options.destroy && running.length > 0 && !areNamed) {
+  if (options.destroy && all.length > 0 && !areNamed) {
     throw new WrennError("host_unavailable", {
-      message: `The host agent does not answer, and without it ${countOf(running)} cannot be destroyed.`,
+      message: `The host agent does not answer, and without it ${countOf(all)} cannot be destroyed.`,
       suggestion:
         "Wait until `wrenn status` shows it, or start the server with `wrenn up -d`, and try again; " +
         "or stop the rest with --leave-running.",
     });
   }
   const progress = new Progress({ quiet: options.json });
-  if (options.destroy && running.length > 0) {
-    await progress.milestone(`destroying ${countOf(running)}`, () => destroyAll(layout, running));
+  if (options.destroy && all.length > 0) {
+    await progress.milestone(`destroying ${countOf(all)}`, () => destroyAll(layout, all));
   }
   const stopped = await progress.during("stopping Wrenn", () => stopServer(layout));
-  const left = options.destroy ? [] : running;
-  if (options.json) printJson({ stopped, destroyed: options.destroy ? running : [], left_running: left });
-  else if (!stopped) say("no Wrenn server is running");
-  else process.stdout.write(`Wrenn is stopped${left.length === 0 ? "" : `; left running: ${countOf(left)}`}\n`);
+  const left = options.destroy ? { running: [], paused: [] } : { running, paused };
+  if (options.json) {
+    printJson({
+      stopped,
+      destroyed: options.destroy ? all : [],
+      left_running: left.running,
+      left_paused: left.paused,
+    });
+  } else if (!stopped) say("no Wrenn server is running");
+  else {
+    const kept = Object.entries(left).flatMap(([how, ids]) =>
+      ids.length === 0 ? [] : [`; left ${how}: ${countOf(ids)}`],
+    );
+    process.stdout.write(`Wrenn is stopped${kept.join("")}\n`);
+  }
   return 0;
 }
 
-/** Public ids of what the host agent holds alive; when it cannot be asked, what lies on disk decides, without ids. */
-async function liveSandboxes(layout: Layout): Promise<{ running: string[]; areNamed: boolean }> {
+interface SandboxesHere {
+  /** Those with a virtual machine, or on their way to or from one. */
+  running: string[];
+  /** On disk alone: nothing of them ends with the server. */
+  paused: string[];
+  /** Whether these are public ids. */
+  areNamed: boolean;
+}
+
+/** What the host agent holds; when it cannot be asked, what lies on disk decides, without ids. */
+async function sandboxesHere(layout: Layout): Promise<SandboxesHere> {
+  const { DEAD, PAUSED } = hostAgentProto.SandboxState;
   try {
     const sandboxes = await new HostAgentClient(layout).listSandboxes();
-    const running = sandboxes
-      .filter(({ state }) => state !== hostAgentProto.SandboxState.DEAD)
-      .map(({ sandboxId }) => formatId("sandbox", parseUuid("sandbox", sandboxId)));
-    return { running, areNamed: true };
+    const idsOf = (wanted: (state: hostAgentProto.SandboxState) => boolean): string[] =>
+      sandboxes
+        .filter(({ state }) => wanted(state))
+        .map(({ sandboxId }) => formatId("sandbox", parseUuid("sandbox", sandboxId)));
+    return {
+      running: idsOf((state) => state !== DEAD && state !== PAUSED),
+      paused: idsOf((state) => state === PAUSED),
+      areNamed: true,
+    };
   } catch (error) {
     if (!(error instanceof WrennError) || error.code !== "host_unavailable") throw error;
     const count = await countSandboxes(layout);
@@ -70,7 +97,7 @@ async function liveSandboxes(layout: Layout): Promise<{ running: string[]; areNa
       { length: count },
       (_, index) => `(sandbox ${index + 1}: the host agent does not run to name it)`,
     );
-    return { running, areNamed: false };
+    return { running, paused: [], areNamed: false };
   }
 }
 

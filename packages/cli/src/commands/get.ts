@@ -1,6 +1,7 @@
 /** `wrenn get`: everything about one sandbox. */
-import type { SandboxInfo } from "@wrenn/sdk";
+import type { MemoryBackend, SandboxInfo } from "@wrenn/sdk";
 import { openSandbox } from "../open-sandbox.ts";
+import { recoveriesOf } from "../recoveries.ts";
 import { sandboxToJson } from "../sandbox-json.ts";
 import { printJson } from "../terminal/messages.ts";
 import { paint, printable, statusColours } from "../terminal/text.ts";
@@ -13,13 +14,24 @@ export async function getSandbox(given: string, flags: { json?: boolean }): Prom
   return 0;
 }
 
+const backends: Readonly<Record<MemoryBackend, string>> = {
+  file: "mapped from one file (file)",
+  uffd: "fetched page by page by a pager (uffd)",
+};
+
+function since(time: Date): string {
+  return `since ${time.toISOString()} (${formatSpan(Date.now() - time.getTime())})`;
+}
+
 function describe(info: SandboxInfo): string {
   const timeout =
     info.timeoutMs === null ? "never" : `after ${formatSpan(info.timeoutMs)} without use: ${info.onTimeout}`;
   const lines: (readonly [name: string, value: string | null])[] = [
     ["id", info.id],
     ["status", paint(info.status, statusColours[info.status])],
+    ["paused", info.pausedAt === null ? null : since(info.pausedAt)],
     ["reason", info.statusReason === null ? null : `${info.statusReason.message} (${info.statusReason.code})`],
+    ...recoveriesOf(info).map(([command, does]) => ["recover", `${command}  # ${does}`] as const),
     ["template", info.template],
     ["vcpus", String(info.vcpus)],
     ["memory", `${info.memoryMib} MiB`],
@@ -27,6 +39,7 @@ function describe(info: SandboxInfo): string {
     ["timeout", timeout],
     ["expires", info.expiresAt?.toISOString() ?? null],
     ["engine", info.engine],
+    ["backend", info.memoryBackend === null ? null : backends[info.memoryBackend]],
     ["host", info.hostId],
     ["created", info.createdAt.toISOString()],
     ["started", info.startedAt?.toISOString() ?? null],

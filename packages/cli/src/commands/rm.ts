@@ -1,43 +1,26 @@
 /** `wrenn rm`: destroys sandboxes. */
 import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
-import { asWrennError, WrennError } from "@wrenn/contract";
-import { type ConnectionOptions, Sandbox } from "@wrenn/sdk";
+import { WrennError } from "@wrenn/contract";
+import { Sandbox } from "@wrenn/sdk";
 import { layoutFromEnvironment } from "@wrenn/system";
 import { connectToServer } from "../local-server.ts";
 import { listIds } from "../open-sandbox.ts";
-import { resolveSandboxId } from "../sandbox-ids.ts";
-import { printJson, reportError, say } from "../terminal/messages.ts";
+import { say } from "../terminal/messages.ts";
+import { tryEachSandbox } from "../try-each.ts";
 import type { RemoveFlags } from "../verbs/sandboxes.ts";
 
 /** Tries all of them; exits with 1 when any could not be destroyed. */
 export async function removeSandboxes(given: readonly string[], flags: RemoveFlags): Promise<number> {
-  const { api } = await connectToServer(layoutFromEnvironment());
-  const json = flags.json === true;
-  let listed: Promise<string[]> | undefined;
-  const list = (): Promise<string[]> => (listed ??= listIds(api));
-  const meant = flags.all === true ? await confirmAll(await list(), flags) : given;
+  const meant = flags.all === true ? await confirmAll(await listAll(), flags) : given;
   if (meant === null) return 1;
-  const destroyed: string[] = [];
-  const failed: Record<string, unknown>[] = [];
-  for (const part of meant) {
-    try {
-      const id = await destroyOne(part, api, list);
-      destroyed.push(id);
-      if (!json) process.stdout.write(`${id}\n`);
-    } catch (error) {
-      failed.push({ id: part, ...asWrennError(error).toBody() });
-      if (!json) reportError(error, { json });
-    }
-  }
-  if (json) printJson({ destroyed, failed });
-  return failed.length === 0 ? 0 : 1;
+  const options = { json: flags.json === true, doing: "destroying", done: "destroyed" };
+  return tryEachSandbox(meant, options, (id, api) => Sandbox.destroy(id, api));
 }
 
-async function destroyOne(part: string, api: ConnectionOptions, list: () => Promise<string[]>): Promise<string> {
-  const id = await resolveSandboxId(part, list);
-  await Sandbox.destroy(id, api);
-  return id;
+async function listAll(): Promise<string[]> {
+  const { api } = await connectToServer(layoutFromEnvironment());
+  return listIds(api);
 }
 
 /** The ids, once whoever sits at the terminal has agreed; null when they have not. */

@@ -9,6 +9,7 @@ export async function run(command: string, args: readonly string[], flags: RunFl
     command,
     args,
     env: flags.env ?? {},
+    ...(flags.template === undefined ? {} : { template: flags.template }),
     ...(flags.vcpus === undefined ? {} : { vcpus: flags.vcpus }),
     ...(flags.memory === undefined ? {} : { memoryMib: flags.memory }),
     ...(flags.disk === undefined ? {} : { diskMib: flags.disk }),

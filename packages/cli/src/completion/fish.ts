@@ -1,13 +1,14 @@
 /** The completion script for fish: a line for each thing there is to complete. */
-import { flagsOf, type ArgumentOutline, type OptionOutline, type VerbOutline } from "./outline.ts";
+import { quoteForShell } from "./quote.ts";
+import { flagsOf, isBelow, type ArgumentOutline, type OptionOutline, type VerbOutline } from "./outline.ts";
 
-const sandboxes = "(wrenn ls -q 2>/dev/null)";
 const places = "(wrenn ls -q 2>/dev/null | string replace -r '$' ':')";
 
 export function fishCompletion(verbs: readonly VerbOutline[]): string {
+  const below = verbs.filter(isBelow).map(({ name }) => quoteForShell(name));
   const lines = verbs.flatMap((verb) => [
-    `complete -c wrenn -n __wrenn_needs_verb -a ${verb.name} -d ${quote(verb.description)}`,
-    ...verb.options.map((option) => `${when(`__wrenn_option_of ${verb.name}`)} ${optionWords(option)}`),
+    ...(isBelow(verb) ? [] : [verbLine(verb)]),
+    ...verb.options.map((option) => `${when(`__wrenn_option_of ${quoteForShell(verb.name)}`)} ${optionWords(option)}`),
     ...verb.arguments.flatMap((argument, index) => argumentLines(verb, argument, index)),
   ]);
   return `# Completion of wrenn for fish: wrenn completion fish > ~/.config/fish/completions/wrenn.fish
@@ -16,16 +17,27 @@ function __wrenn_needs_verb
     test (count (commandline -opc)) -eq 1
 end
 
+# The verb, with the one that is below it where there is such.
+function __wrenn_verb
+    set -l words (commandline -opc)
+    if contains -- "$words[2] $words[3]" ${below.join(" ")}
+        echo "$words[2] $words[3]"
+    else
+        echo "$words[2]"
+    end
+end
+
 # How many arguments of the verb are before the word that is being completed: options and their values are none.
 function __wrenn_arguments_before
     set -l words (commandline -opc)
+    set -l verb (__wrenn_verb)
     set -l valued
-    switch "$words[2]"
-${verbs.map((verb) => `        case ${verb.name}\n            set valued ${valuedFlags(verb).join(" ")}`).join("\n")}
+    switch "$verb"
+${verbs.map((verb) => `        case ${quoteForShell(verb.name)}\n            set valued ${valuedFlags(verb).join(" ")}`).join("\n")}
     end
     set -l before 0
     set -l skip 0
-    for word in $words[3..-1]
+    for word in $words[(math 2 + (count (string split ' ' -- $verb)))..-1]
         if test $skip -eq 1
             set skip 0
         else if contains -- $word $valued
@@ -39,14 +51,12 @@ end
 
 # Behind the first argument of a verb that runs a command, everything is for that command.
 function __wrenn_option_of
-    set -l words (commandline -opc)
-    test "$words[2]" = $argv[1]; or return 1
+    test (__wrenn_verb) = $argv[1]; or return 1
     not contains -- $argv[1] ${verbs.flatMap((verb) => (verb.runsCommand ? [verb.name] : [])).join(" ")}; or test (__wrenn_arguments_before) -eq 0
 end
 
 function __wrenn_argument_of
-    set -l words (commandline -opc)
-    test "$words[2]" = $argv[1]; or return 1
+    test (__wrenn_verb) = $argv[1]; or return 1
     set -l before (__wrenn_arguments_before)
     test $before -ge $argv[2]; and test $before -le $argv[3]
 end
@@ -54,6 +64,14 @@ end
 complete -c wrenn -f
 ${lines.join("\n")}
 `;
+}
+
+function verbLine({ name, description }: VerbOutline): string {
+  return `complete -c wrenn -n __wrenn_needs_verb -a ${name} -d ${quote(description)}`;
+}
+
+function listed(listing: string): string {
+  return `(wrenn ${listing} 2>/dev/null)`;
 }
 
 function valuedFlags(verb: VerbOutline): string[] {
@@ -70,15 +88,18 @@ function optionWords({ short, long, description, value }: OptionOutline): string
     ...(long === null ? [] : [`-l ${long.slice(2)}`]),
     ...(value === null ? [] : ["-x"]),
     ...(value === null || value.choices.length === 0 ? [] : [`-a ${quote(value.choices.join(" "))}`]),
+    ...(value === null || value.listing === null ? [] : [`-a ${quote(listed(value.listing))}`]),
     `-d ${quote(description)}`,
   ];
   return words.join(" ");
 }
 
 function argumentLines(verb: VerbOutline, argument: ArgumentOutline, index: number): string[] {
-  const condition = when(`__wrenn_argument_of ${verb.name} ${index} ${argument.several ? 1_000 : index}`);
+  const condition = when(
+    `__wrenn_argument_of ${quoteForShell(verb.name)} ${index} ${argument.several ? 1_000 : index}`,
+  );
   const offered = {
-    sandbox: [`-a ${quote(sandboxes)}`],
+    listed: argument.listing === null ? [] : [`-a ${quote(listed(argument.listing))}`],
     place: [`-F -a ${quote(places)}`],
     choice: [`-a ${quote(argument.choices.join(" "))}`],
     other: [],

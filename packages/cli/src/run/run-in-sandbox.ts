@@ -21,6 +21,7 @@ export interface RunOptions {
   command: string;
   args: readonly string[];
   env: Record<string, string>;
+  template?: string;
   vcpus?: number;
   memoryMib?: number;
   diskMib?: number;
@@ -77,6 +78,7 @@ async function createForRun(
     ...api,
     // A sandbox that is kept has no owner, nor has one on a server that cannot see this process.
     metadata: options.keep || !isLocal ? runMetadata(run) : runMetadata(run, await thisProcess()),
+    template: options.template,
     vcpus: options.vcpus,
     memoryMib: options.memoryMib,
     diskMib: options.diskMib,

@@ -30,8 +30,11 @@ beforeEach(async () => {
     expires_at: null,
     host_id: null,
     engine: "qemu-tcg",
+    memory_backend: "file",
+    recoverable: [],
     created_at: "2026-01-01T00:00:00.000Z",
     started_at: "2026-01-01T00:00:01.000Z",
+    paused_at: null,
   }));
   destroyed = [];
   server = createServer((request, response) => {

@@ -2,7 +2,7 @@
 import { styleText } from "node:util";
 import type { SandboxStatus } from "@wrenn/contract";
 
-export type Colour = "green" | "yellow" | "red" | "gray" | "bold";
+export type Colour = "green" | "yellow" | "red" | "gray" | "blue" | "bold";
 
 /** Coloured for a terminal; as it is for everything else, and where NO_COLOR is set (no-color.org). */
 export function paint(text: string, colour: Colour, stream: NodeJS.WriteStream = process.stdout): string {
@@ -13,6 +13,10 @@ export const statusColours: Readonly<Record<SandboxStatus, Colour>> = {
   pending: "yellow",
   starting: "yellow",
   running: "green",
+  snapshotting: "yellow",
+  pausing: "yellow",
+  paused: "blue",
+  resuming: "yellow",
   stopping: "yellow",
   stopped: "gray",
   missing: "red",

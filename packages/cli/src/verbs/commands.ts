@@ -11,6 +11,7 @@ import {
   json,
   sandboxArgument,
   sandboxSizes,
+  template,
   user,
   withArguments,
   withOptions,
@@ -19,6 +20,7 @@ import {
 
 export interface RunFlags {
   env?: Record<string, string>;
+  template?: string;
   vcpus?: number;
   memory?: number;
   disk?: number;
@@ -66,6 +68,7 @@ export function addCommandVerbs(program: Command, finish: Finish): void {
       ...commandArguments(),
     ).passThroughOptions(),
     environment(),
+    template("what the sandbox starts from: a template, or a snapshot; default: minimal"),
     ...sandboxSizes(),
     commandTimeout(),
     user("runs the command"),

@@ -10,7 +10,7 @@ export function addCompletionVerb(program: Command, finish: Finish): void {
 
   program
     .command("completion")
-    .description("print a script by which a shell completes verbs, options and the ids of sandboxes")
+    .description("print a script by which a shell completes verbs, options, sandboxes and snapshots")
     .addArgument(new Argument("<shell>", "which one").choices(shells))
     .addHelpText(
       "after",

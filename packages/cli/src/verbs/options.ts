@@ -1,12 +1,37 @@
 /** What several verbs declare alike. */
+import type { SandboxStatus } from "@wrenn/contract";
 import { Argument, type Command, Option } from "commander";
 import { collectPair, collectVariable, parseMebibytes, parseCount, parseDuration, parseTimeout } from "../units.ts";
 
 /** Sets the exit code of the process when its verb ends with something else than 0. */
 export type Finish = (exitCode: number) => void;
 
-/** The names of arguments that are sandboxes, by which completion knows them too. */
-export const sandboxArgumentNames = { one: "sandbox", several: "sandboxes" } as const;
+/** Verbs of ours that print what there is, one in a line: completion offers that. */
+export const listings = { snapshots: "snapshot ls -q" } as const;
+
+function sandboxListing(statuses?: readonly SandboxStatus[]): string {
+  return statuses === undefined ? "ls -q" : `ls -q --status ${statuses.join(",")}`;
+}
+
+/** An argument that is one of what a verb of ours lists. */
+export class ListedArgument extends Argument {
+  readonly listing: string;
+
+  constructor(name: string, description: string, listing: string) {
+    super(name, description);
+    this.listing = listing;
+  }
+}
+
+/** An option whose value is one of what a verb of ours lists, or something else. */
+export class ListedOption extends Option {
+  readonly listing: string;
+
+  constructor(flags: string, description: string, listing: string) {
+    super(flags, description);
+    this.listing = listing;
+  }
+}
 
 /** Behind the argument before the program of this name, options are that program's own. */
 export const commandArgumentName = "command";
@@ -18,8 +43,25 @@ export function commandArguments(): Argument[] {
   ];
 }
 
-export function sandboxArgument(): Argument {
-  return new Argument(`<${sandboxArgumentNames.one}>`, "its id, or what only its id begins or ends with");
+export interface SandboxArgumentOptions {
+  several?: boolean;
+  /** May be left out altogether. */
+  optional?: boolean;
+  /** Those that completion offers: the verb is of no use for others. */
+  statuses?: readonly SandboxStatus[];
+}
+
+export function sandboxArgument({ several, optional, statuses }: SandboxArgumentOptions = {}): Argument {
+  const name = several === true ? "sandboxes..." : "sandbox";
+  const description =
+    several === true
+      ? "their ids, or what only these begin or end with"
+      : "its id, or what only its id begins or ends with";
+  return new ListedArgument(optional === true ? `[${name}]` : `<${name}>`, description, sandboxListing(statuses));
+}
+
+export function template(description: string): Option {
+  return new ListedOption("--template <name>", description, listings.snapshots);
 }
 
 export function json(): Option {
@@ -54,11 +96,8 @@ export function sandboxSizes(): Option[] {
   ];
 }
 
-export function idleTimeout(): Option {
-  return new Option(
-    "--timeout <duration>",
-    "how long it may be idle, such as 30m or 1d; never is the default",
-  ).argParser(parseTimeout);
+export function timeout(description: string): Option {
+  return new Option("--timeout <duration>", description).argParser(parseTimeout);
 }
 
 export function metadata(description: string): Option {

@@ -1,22 +1,23 @@
 /** Verbs for sandboxes as a whole. */
 import type { TimeoutAction } from "@wrenn/contract";
-import { Argument, type Command, Option } from "commander";
+import { type Command, Option } from "commander";
 import {
   environment,
   examples,
   type Finish,
-  idleTimeout,
   json,
   metadata,
   sandboxArgument,
-  sandboxArgumentNames,
   sandboxSizes,
+  template,
+  timeout,
   withOptions,
 } from "./options.ts";
 
-const timeoutActions = ["destroy"] as const satisfies readonly TimeoutAction[];
+const timeoutActions = ["pause", "destroy"] as const satisfies readonly TimeoutAction[];
 
 export interface CreateFlags {
+  template?: string;
   vcpus?: number;
   memory?: number;
   disk?: number;
@@ -49,11 +50,11 @@ export function addSandboxVerbs(program: Command, finish: Finish): void {
   withOptions(
     program
       .command("create")
-      .description("create a sandbox and print its id; starts the server of this machine if need be")
-      .argument("[template]", "what it starts from; default: minimal"),
+      .description("create a sandbox and print its id; starts the server of this machine if need be"),
+    template("what it starts from: a template, or a snapshot, which has its own sizes; default: minimal"),
     ...sandboxSizes(),
-    idleTimeout(),
-    new Option("--on-timeout <action>", "what becomes of it then").choices(timeoutActions),
+    timeout("how long it may be idle, such as 30m or 1d; default: never too long"),
+    new Option("--on-timeout <action>", "what becomes of it then; default: pause").choices(timeoutActions),
     environment(),
     metadata("something to find it by; may be given several times"),
     new Option("-q, --quiet", "show no progress"),
@@ -61,20 +62,22 @@ export function addSandboxVerbs(program: Command, finish: Finish): void {
   )
     .addHelpText(
       "after",
-      examples("wrenn create", "wrenn create --memory 1G --timeout 30m --metadata job=42", [
-        "id=$(wrenn create)",
-        "to use it in a script",
-      ]),
+      examples(
+        "wrenn create",
+        "wrenn create --memory 1G --timeout 30m --on-timeout destroy --metadata job=42",
+        ["wrenn create --template after-setup", "goes on from a snapshot"],
+        ["id=$(wrenn create)", "to use it in a script"],
+      ),
     )
-    .action(async (template: string | undefined, options: CreateFlags) => {
+    .action(async (options: CreateFlags) => {
       const { createSandbox } = await import("../commands/create.ts");
-      finish(await createSandbox(template, options));
+      finish(await createSandbox(options));
     });
 
   withOptions(
     program.command("ls").description("list sandboxes, newest first"),
     new Option("--status <status>", "only those in it; several are separated by commas"),
-    new Option("--template <name>", "only those made from it"),
+    template("only those made from it"),
     metadata("only those that have it; may be given several times"),
     new Option("-a, --all", "also those that have stopped").conflicts("status"),
     new Option("-q, --quiet", "print ids only").conflicts("json"),
@@ -107,9 +110,7 @@ export function addSandboxVerbs(program: Command, finish: Finish): void {
     program
       .command("rm")
       .description("destroy sandboxes with all they hold")
-      .addArgument(
-        new Argument(`[${sandboxArgumentNames.several}...]`, "their ids, or what only these begin or end with"),
-      ),
+      .addArgument(sandboxArgument({ several: true, optional: true })),
     new Option("-a, --all", "all sandboxes of the team; asks first on a terminal"),
     new Option("-y, --yes", "do not ask"),
     json(),

@@ -3,7 +3,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { processProto, type Sandbox } from "@wrenn/contract";
+import { filesystemProto, processProto, type Sandbox, type Snapshot } from "@wrenn/contract";
 import type { ConnectionOptions } from "../connection.ts";
 
 export const sandboxId = "sb-01890000-0000-7000-8000-000000000001";
@@ -33,8 +33,24 @@ export class ServerStandIn {
     expires_at: null,
     host_id: null,
     engine: "qemu-tcg",
+    memory_backend: "file",
+    recoverable: [],
     created_at: "2026-01-01T00:00:00.000Z",
     started_at: "2026-01-01T00:00:01.000Z",
+    paused_at: null,
+  };
+  readonly snapshot: Snapshot = {
+    id: "tpl-01890000-0000-7000-8000-000000000003",
+    team_id: this.sandbox.team_id,
+    name: "after-setup",
+    sandbox_id: sandboxId,
+    vcpus: 1,
+    memory_mib: 512,
+    disk_mib: 5_120,
+    size_bytes: 31_457_280,
+    host_id: null,
+    engine: "qemu-tcg",
+    created_at: "2026-01-01T00:00:02.000Z",
   };
   readonly #server: Server;
 
@@ -44,11 +60,19 @@ export class ServerStandIn {
     this.api = { apiUrl: `http://127.0.0.1:${port}/`, apiKey };
   }
 
-  static async start(guest: Partial<ServiceImpl<typeof processProto.Process>>): Promise<ServerStandIn> {
-    const rpc = connectNodeAdapter({ routes: (router) => router.service(processProto.Process, guest) });
+  static async start(
+    processes: Partial<ServiceImpl<typeof processProto.Process>>,
+    filesystem: Partial<ServiceImpl<typeof filesystemProto.Filesystem>> = {},
+  ): Promise<ServerStandIn> {
+    const rpc = connectNodeAdapter({
+      routes: (router) => {
+        router.service(processProto.Process, processes);
+        router.service(filesystemProto.Filesystem, filesystem);
+      },
+    });
     const server = createServer((request, response) => {
       const path = request.url ?? "";
-      if (path.startsWith("/process.Process/") && standIn.answers.length === 0) {
+      if (/^\/(process\.Process|filesystem\.Filesystem)\//.test(path) && standIn.answers.length === 0) {
         standIn.requests.push({ method: request.method ?? "", path, headers: request.headers, body: "" });
         rpc(request, response);
         return;
