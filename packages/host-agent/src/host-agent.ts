@@ -65,8 +65,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     layout,
     golden: frozen.golden,
     collector: new GarbageCollector(frozen.generations, log),
-    // A journal that cannot be read may need anything.
-    journals: () => (inventory.isComplete ? sandboxes.roots() : null),
+    journals: () => sandboxes.roots(),
     log,
   });
   const context: SandboxContext = {

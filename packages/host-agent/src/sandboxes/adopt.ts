@@ -4,7 +4,7 @@
  */
 import { rm } from "node:fs/promises";
 import path from "node:path";
-import { deadlines } from "@wrenn/contract";
+import { deadlines, type SandboxId } from "@wrenn/contract";
 import { isAlive, type Layout, readBootId, tryAll } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import type { Cgroups } from "../engines/cgroups.ts";
@@ -31,8 +31,8 @@ export interface Inventory {
   readonly running: RunningJournal[];
   readonly paused: PausedJournal[];
   readonly dead: DeadJournal[];
-  /** Whether every journal could be read: else nobody knows what is garbage. */
-  readonly isComplete: boolean;
+  /** Something of them is there that cannot be read. */
+  readonly unreadable: readonly SandboxId[];
 }
 
 interface InventoryContext {
@@ -52,7 +52,7 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
     else others.push(journal);
   }
   await removeOrphans(context, running, others);
-  const inventory: Inventory = { running, paused: [], dead: [], isComplete: unreadable.length === 0 };
+  const inventory: Inventory = { running, paused: [], dead: [], unreadable };
   await attemptAll(log, [
     ...others.map((journal) => ({
       name: `clear up after ${journal.sandboxId}`,
@@ -74,7 +74,7 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
   if (unreadable.length > 0) {
     log.error(
       { sandboxes: unreadable },
-      "journals that cannot be read: these sandboxes are left as they are, and nothing frozen is removed on this host",
+      "journals that cannot be read: until these sandboxes are destroyed nothing frozen is removed on this host",
     );
   }
   log.info(

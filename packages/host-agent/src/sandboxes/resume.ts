@@ -14,25 +14,26 @@ export async function resumeSandbox(
   signal: AbortSignal,
 ): Promise<void> {
   const { generation, pausedAt, sandboxId } = paused;
-  const manifest = await context.generations.read(generation);
   // What the pause could not free.
   await freeHoldings(context, sandboxId, entry.holdings);
-  await bringUp(
-    context,
-    engine,
-    {
-      facts: factsOf(paused),
-      source: { from: "frozen", manifest },
-      disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },
-      keepsOverlay: false,
-      underWay: (held) => ({ ...factsOf(paused), ...held, state: "resuming", generation, pausedAt }),
-      fallback: paused,
-      lastPause: generation,
-      guest: { sandboxId, accessToken, frozen: { accessToken }, envs: null, dns: context.dns },
-    },
-    entry,
-    signal,
-    (running) => record(context, entry, running),
+  await context.generations.using(generation, (manifest) =>
+    bringUp(
+      context,
+      engine,
+      {
+        facts: factsOf(paused),
+        source: { from: "frozen", manifest },
+        disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },
+        keepsOverlay: false,
+        underWay: (held) => ({ ...factsOf(paused), ...held, state: "resuming", generation, pausedAt }),
+        fallback: paused,
+        lastPause: generation,
+        guest: { sandboxId, accessToken, frozen: { accessToken }, envs: null, dns: context.dns },
+      },
+      entry,
+      signal,
+      (running) => record(context, entry, running),
+    ),
   );
   entry.gone = reachable();
 }

@@ -86,7 +86,7 @@ it("a VM that ends while its creation is written down is dead, and frees everyth
     dns: [],
     log,
   };
-  const sandboxes = await Sandboxes.open(context, { running: [], paused: [], dead: [], isComplete: true });
+  const sandboxes = await Sandboxes.open(context, { running: [], paused: [], dead: [], unreadable: [] });
   const id = newId("sandbox");
   await sandboxes.create({
     sandboxId: id,

@@ -17,6 +17,7 @@ import { copyRunning } from "./copy.ts";
 import { assertSizes, type CreateRequest, factsOfRequest, startFrozenCopy } from "./create.ts";
 import { Deaths } from "./deaths.ts";
 import { destroySandbox } from "./destroy.ts";
+import { removeDirectory } from "./free.ts";
 import { GoldenSnapshots } from "./golden-snapshots.ts";
 import { SandboxEntries, settled } from "./entries.ts";
 import { factsOf, type SandboxFacts } from "./journal.ts";
@@ -48,6 +49,8 @@ export class Sandboxes {
   readonly #golden: GoldenSnapshots;
   readonly #entries: SandboxEntries;
   readonly #deaths: Deaths;
+  /** Their journals cannot be read. They can only be destroyed, and until then nobody knows what is garbage. */
+  readonly #unreadable = new Set<SandboxId>();
   #closing = false;
 
   private constructor(context: SandboxContext) {
@@ -61,6 +64,7 @@ export class Sandboxes {
   static async open(context: SandboxContext, inventory: Inventory): Promise<Sandboxes> {
     const sandboxes = new Sandboxes(context);
     for (const journal of [...inventory.dead, ...inventory.paused]) sandboxes.#entries.add(journal);
+    for (const id of inventory.unreadable) sandboxes.#unreadable.add(id);
     await Promise.all(
       inventory.running.map(async (journal) => {
         const entry = sandboxes.#entries.add(journal);
@@ -209,6 +213,7 @@ export class Sandboxes {
    * @throws WrennError `sandbox_not_found`, or of what could not be freed: the next destroy goes on from there
    */
   async destroy(id: SandboxId): Promise<void> {
+    if (this.#unreadable.has(id)) return this.#destroyUnreadable(id);
     const entry = this.#entries.require(id);
     while (entry.operation !== null) {
       const { kind, done, abort } = entry.operation;
@@ -257,8 +262,9 @@ export class Sandboxes {
     return { address: holdings.slot.address, gone: gone.signal };
   }
 
-  /** What all of them keep from being garbage. */
-  roots(): JournalRoots[] {
+  /** What all of them keep from being garbage. Null while that is not known. */
+  roots(): JournalRoots[] | null {
+    if (this.#unreadable.size > 0) return null;
     return this.#entries.all().map(({ journal }) => journalRoots(journal));
   }
 
@@ -275,6 +281,13 @@ export class Sandboxes {
     await Promise.all([...operations.map(({ done }) => settled(done)), this.#golden.close(reason)]);
     await Promise.all(this.#entries.all().map(async ({ holdings }) => holdings.vm?.detach()));
     for (const { gone } of this.#entries.all()) gone.abort();
+  }
+
+  /** Its engine has been ended at the start of this host agent. */
+  async #destroyUnreadable(id: SandboxId): Promise<void> {
+    await removeDirectory(this.#context, id);
+    this.#unreadable.delete(id);
+    this.#context.suspectGarbage();
   }
 
   /** Makes a new entry by an operation; nothing of it stays when that fails, unless something resists. */
