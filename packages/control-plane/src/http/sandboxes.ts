@@ -182,7 +182,10 @@ function present(row: NamedSandboxRow, expiresAt: Date | null): Sandbox {
     expires_at: expiresAt?.toISOString() ?? null,
     host_id: row.host_id === null ? null : formatId("host", row.host_id),
     engine: row.engine,
+    memory_backend: row.memory_backend,
+    recoverable: row.recoverable,
     created_at: row.created_at.toISOString(),
     started_at: row.started_at?.toISOString() ?? null,
+    paused_at: row.status === "paused" ? (row.paused_at?.toISOString() ?? null) : null,
   };
 }

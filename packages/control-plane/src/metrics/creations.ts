@@ -17,8 +17,8 @@ export function timeCreations(registry: Registry): (sandbox: hostAgentProto.Sand
     buckets: durationBuckets,
     registers: [registry],
   });
-  return ({ createSteps }) => {
-    for (const { step, milliseconds } of createSteps) {
+  return (sandbox) => {
+    for (const { step, milliseconds } of sandbox.steps) {
       if (steps.size < maxSteps) steps.add(step);
       duration.observe({ step: steps.has(step) ? step : "other" }, milliseconds / 1_000);
     }

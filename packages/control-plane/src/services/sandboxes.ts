@@ -3,7 +3,7 @@
  * client that leaves during a create finds the sandbox in its list. What a crash of this process cuts short is completed
  * by the reconciler.
  */
-import { assertName, can, deadlines, newId, sandboxStatuses, WrennError } from "@wrenn/contract";
+import { assertName, can, deadlines, newId, sandboxLimits, sandboxStatuses, WrennError } from "@wrenn/contract";
 import type {
   CreateSandbox,
   ErrorCode,
@@ -23,7 +23,7 @@ import type { Store } from "../store/database.ts";
 import { findHost } from "../store/hosts.ts";
 import type { KeyedRequest } from "../store/idempotency-keys.ts";
 import { expireDeadline, findSandbox, listSandboxes, updateSandbox } from "../store/sandboxes.ts";
-import type { NamedSandboxRow } from "../store/sandboxes.ts";
+import type { NamedSandboxRow, NewSandbox } from "../store/sandboxes.ts";
 import type { SandboxRow, TemplateRow } from "../store/schema.ts";
 import { findTemplate } from "../store/templates.ts";
 import type { AccessTokens } from "./access-tokens.ts";
@@ -79,9 +79,7 @@ export class Sandboxes {
       teamId,
       templateId: template.id,
       templateTeamId: template.team_id,
-      vcpus: template.vcpus ?? ask.vcpus,
-      memoryMib: template.memory_mib ?? ask.memory_mib,
-      diskMib: diskFor(template, ask),
+      ...sizesFor(template, ask),
       metadata: ask.metadata,
       timeoutSeconds: ask.timeout_seconds,
       onTimeout: ask.on_timeout,
@@ -280,7 +278,32 @@ export class Sandboxes {
   }
 }
 
-/** A disk is never smaller than its template's file system. */
-function diskFor(template: TemplateRow, ask: CreateSandbox): number {
-  return Math.max(ask.disk_mib, template.disk_mib);
+/**
+ * What the request names, else the defaults; a disk is never smaller than its template's file system. The sizes of a snapshot's
+ * sandboxes are in its frozen memory.
+ * @throws WrennError `invalid_request` for a size that differs from the snapshot's
+ */
+function sizesFor(template: TemplateRow, ask: CreateSandbox): Pick<NewSandbox, "vcpus" | "memoryMib" | "diskMib"> {
+  if (template.type === "base") {
+    return {
+      vcpus: ask.vcpus ?? sandboxLimits.vcpus.default,
+      memoryMib: ask.memory_mib ?? sandboxLimits.memoryMib.default,
+      diskMib: Math.max(ask.disk_mib ?? sandboxLimits.diskMib.default, template.disk_mib),
+    };
+  }
+  const frozen = { vcpus: template.vcpus, memory_mib: template.memory_mib, disk_mib: template.disk_mib };
+  const fields = (["vcpus", "memory_mib", "disk_mib"] as const)
+    .filter((field) => ask[field] !== undefined && ask[field] !== frozen[field])
+    .map((field) => ({ field, problem: `is ${frozen[field]} in the snapshot, whose sandboxes can have no other` }));
+  const [first] = fields;
+  if (first !== undefined) {
+    throw new WrennError("invalid_request", {
+      message: `The request is not valid: ${first.field} ${first.problem}.`,
+      details: { fields },
+    });
+  }
+  if (frozen.vcpus === null || frozen.memory_mib === null) {
+    throw new WrennError("internal", { message: "The snapshot has no sizes." });
+  }
+  return { vcpus: frozen.vcpus, memoryMib: frozen.memory_mib, diskMib: frozen.disk_mib };
 }

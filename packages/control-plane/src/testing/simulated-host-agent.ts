@@ -156,7 +156,7 @@ export class SimulatedHostAgent {
       diskMib: request.diskMib,
       engine: "qemu-tcg",
       createdAt: timestampNow(),
-      createSteps: this.createSteps,
+      steps: this.createSteps,
     });
     this.sandboxes.set(request.sandboxId, sandbox);
     try {
