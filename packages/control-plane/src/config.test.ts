@@ -11,7 +11,9 @@ test("what is not given has its default", () => {
     localCredentials: undefined,
     logLevel: "info",
     allowedOrigins: [],
+    trustDatabase: false,
   });
+  expect(readConfig({ DATABASE_URL, WRENN_TRUST_DATABASE: "1" }).trustDatabase).toBe(true);
   expect(config.layout.hostAgentSocket).toBe("/var/lib/wrenn/run/host-agent.sock");
 });
 
@@ -38,6 +40,7 @@ test.each([
   ["WRENN_ALLOWED_ORIGINS", { DATABASE_URL, WRENN_ALLOWED_ORIGINS: "https://app.example.com/" }],
   ["WRENN_ALLOWED_ORIGINS", { DATABASE_URL, WRENN_ALLOWED_ORIGINS: "app.example.com" }],
   ["WRENN_ALLOWED_ORIGINS", { DATABASE_URL, WRENN_ALLOWED_ORIGINS: "*" }],
+  ["WRENN_TRUST_DATABASE", { DATABASE_URL, WRENN_TRUST_DATABASE: "yes" }],
   ["DATABASE_URL", {}],
   ["DATABASE_URL", { DATABASE_URL: "mysql://user:hunter2@localhost" }],
 ])("a wrong %s is named, without its value", (name, env) => {

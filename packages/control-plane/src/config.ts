@@ -18,6 +18,8 @@ export interface Config {
   readonly logLevel: LogLevel;
   /** Origins of web pages that may use the API, beside the server's own. */
   readonly allowedOrigins: readonly string[];
+  /** An operator's decision for one start (docs/decisions/0009): what only hosts have is removed, what only the database has is lost. */
+  readonly trustDatabase: boolean;
 }
 
 const listenPattern = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/;
@@ -27,6 +29,7 @@ const environmentSchema = z.object({
   WRENN_LISTEN: z.string().default("127.0.0.1:7070").transform(parseListen),
   WRENN_LOCAL_CREDENTIALS: z.string().min(1).optional(),
   WRENN_LOG_LEVEL: z.enum(logLevels).default("info"),
+  WRENN_TRUST_DATABASE: z.enum(["0", "1"]).default("0"),
   WRENN_ALLOWED_ORIGINS: z.string().default("").transform(parseOrigins),
 });
 
@@ -48,6 +51,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     localCredentials: data.WRENN_LOCAL_CREDENTIALS,
     logLevel: data.WRENN_LOG_LEVEL,
     allowedOrigins: data.WRENN_ALLOWED_ORIGINS,
+    trustDatabase: data.WRENN_TRUST_DATABASE === "1",
   };
 }
 

@@ -1,6 +1,6 @@
 /** Puts the parts together: start, stop, and what each part tells the others. */
 import { deadlines, parseId, platformTeamId, WrennError } from "@wrenn/contract";
-import type { SandboxId } from "@wrenn/contract";
+import type { SandboxId, SandboxStatus } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
 import type { Config, ListenAddress } from "./config.ts";
@@ -12,11 +12,12 @@ import { Streams } from "./http/streams/streams.ts";
 import type { StreamTiming } from "./http/streams/streams.ts";
 import { countApiRequests } from "./metrics/api-requests.ts";
 import { countRefusedConnections } from "./metrics/connections.ts";
-import { timeCreations } from "./metrics/creations.ts";
 import { countDataPlane } from "./metrics/data-plane.ts";
 import { watchDatabase } from "./metrics/database.ts";
 import { watchHosts } from "./metrics/hosts.ts";
+import { watchHeldBack } from "./metrics/held-back.ts";
 import { createRegistry } from "./metrics/registry.ts";
+import { timeSteps } from "./metrics/steps.ts";
 import { countStreams } from "./metrics/streams.ts";
 import { DataPlane } from "./proxy/data-plane.ts";
 import { Listener } from "./server.ts";
@@ -25,29 +26,39 @@ import { AccessTokens } from "./services/access-tokens.ts";
 import { ApiKeys } from "./services/api-keys.ts";
 import { Commands } from "./services/commands.ts";
 import { Creations } from "./services/creations.ts";
+import { Forks } from "./services/forks.ts";
+import { Freezing } from "./services/freezing.ts";
 import { Guests } from "./services/guests.ts";
 import { HealthCheck } from "./services/health.ts";
+import { HeldBack } from "./services/held-back.ts";
 import { IdempotencyKeys } from "./services/idempotency-keys.ts";
 import { ensureLocalCredentials } from "./services/local-credentials.ts";
 import { Observation } from "./services/observation.ts";
+import { Operations } from "./services/operations.ts";
+import { Recoveries } from "./services/recoveries.ts";
+import { SandboxCreation } from "./services/sandbox-creation.ts";
 import { SandboxLosses } from "./services/sandbox-losses.ts";
 import { SandboxTargets } from "./services/sandbox-targets.ts";
 import { Sandboxes } from "./services/sandboxes.ts";
+import { Snapshots } from "./services/snapshots.ts";
 import { openDatabase } from "./store/database.ts";
 import { ensureHost } from "./store/hosts.ts";
 import { forgetKeyUses } from "./store/idempotency-keys.ts";
 import { migrate, readMigrations } from "./store/migrate.ts";
-import { destroyIdleSandboxes } from "./tasks/destroy-idle-sandboxes.ts";
 import { PeriodicTask } from "./tasks/periodic-task.ts";
 import { Reconciler } from "./tasks/reconcile-hosts.ts";
+import { timeOutSandboxes } from "./tasks/time-out-sandboxes.ts";
 
 /** Tighter in tests, which cannot wait for what takes minutes by design, nor fill what is large. */
 export interface ServerBounds {
   readonly reconcileMs: number;
+  /** After so long a round of the reconciler, or of timeouts, is given up and the next one begins. */
+  readonly roundMs: number;
   readonly hostSilenceMs: number;
   readonly drainMs: number;
   readonly sandboxActivityMs: number;
   readonly sandboxTimeoutsMs: number;
+  readonly sandboxTimeoutsResumeMs: number;
   readonly idempotencyKeysMs: number;
   /** A replica that says nothing for so long is gone. */
   readonly replicaSilenceMs: number;
@@ -91,7 +102,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     undo.push(async () => activity.close());
     const metrics = createRegistry();
     watchDatabase(metrics, database);
-    const clients = new HostClients(timeCreations(metrics));
+    const clients = new HostClients(timeSteps(metrics));
     undo.push(async () => {
       clients.close();
     });
@@ -100,26 +111,34 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const targets = new SandboxTargets(store);
     const pools = new TunnelPools();
     undo.push(async () => pools.close());
-    const onChange = (id: SandboxId): void => {
+    const onChange = (id: SandboxId, status?: SandboxStatus): void => {
       targets.invalidate(id);
-      pools.release(id);
+      // Nothing of a paused sandbox answers any more, and what it was asked must not be taken up by another connection.
+      if (status === "paused") pools.sever(id);
+      else pools.release(id);
     };
-    const sandboxes = new Sandboxes({
-      store,
-      clients,
-      scheduler: leastLoaded,
-      tokens,
-      targets,
-      activity,
-      log,
-      onChange,
-    });
-    const creations = new Creations({ store, sandboxes, keys: await IdempotencyKeys.open(store), log });
+    const onUnresolved = (): void => {
+      reconciliation.nudge();
+    };
+    const operated = { store, clients, tokens, activity, log, onChange, onUnresolved };
+    const operations = new Operations(operated);
+    const sandboxes = new Sandboxes(operated, operations, targets);
+    const creation = new SandboxCreation(operated, operations, leastLoaded);
+    const creations = new Creations({ store, creation, keys: await IdempotencyKeys.open(store), log });
+    const freezing = new Freezing(operated, operations);
+    const forks = new Forks(operated, operations, sandboxes);
+    const recoveries = new Recoveries(operated, operations);
+    const snapshots = new Snapshots(operated, operations);
+    const heldBack = new HeldBack(log);
+    watchHeldBack(metrics, heldBack);
     const reconciler = new Reconciler({
       store,
       pool,
       clients,
       sandboxes,
+      snapshots,
+      heldBack,
+      trustDatabase: config.trustDatabase,
       log,
       onChange,
       onLook: watchHosts(metrics),
@@ -129,7 +148,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const reconciliation = new PeriodicTask({
       name: "reconcile hosts",
       intervalMs: bounds.reconcileMs,
-      deadlineMs: deadlines.reconcileRound,
+      deadlineMs: bounds.roundMs,
       log,
       run: async (signal) => reconciler.run(signal),
     });
@@ -140,13 +159,15 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       log,
       run: async () => activity.record(),
     });
-    const idleDestruction = new PeriodicTask({
-      name: "destroy idle sandboxes",
+    const timeouts = new PeriodicTask({
+      name: "time out sandboxes",
       intervalMs: bounds.sandboxTimeoutsMs,
-      deadlineMs: deadlines.reconcileRound,
+      deadlineMs: bounds.roundMs,
       log,
-      run: async (signal) =>
-        destroyIdleSandboxes({ store, sandboxes, activity, log, replicaSilenceMs: bounds.replicaSilenceMs }, signal),
+      run: async (signal) => {
+        const { replicaSilenceMs, sandboxTimeoutsResumeMs: resumeMs } = bounds;
+        await timeOutSandboxes({ store, sandboxes, freezing, activity, log, replicaSilenceMs, resumeMs }, signal);
+      },
     });
     const keyForgetting = new PeriodicTask({
       name: "forget idempotency keys",
@@ -191,13 +212,17 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const ready = new Promise<void>((resolve) => {
       openDoors = resolve;
     });
-    const health = new HealthCheck(store, clients);
+    const health = new HealthCheck(store, clients, heldBack);
     const observation = new Observation({ targets, clients, guests });
     const operators = new Set([platformTeamId]);
     const stopping = new AbortController();
     const services = {
       sandboxes,
       creations,
+      freezing,
+      forks,
+      recoveries,
+      snapshots,
       tokens,
       apiKeys,
       commands,
@@ -241,7 +266,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
       const { team_id } = await ensureLocalCredentials({ store, apiKeys, log }, config.localCredentials, url);
       operators.add(parseId("team", team_id));
     }
-    for (const task of [reconciliation, activityRecording, idleDestruction, keyForgetting]) {
+    for (const task of [reconciliation, activityRecording, timeouts, keyForgetting]) {
       task.start();
       undo.push(async () => task.stop());
     }

@@ -12,9 +12,11 @@ async function main(): Promise<void> {
   const controlPlane = await startControlPlane(config, log, {
     reconcileMs: intervals.reconcile,
     hostSilenceMs: intervals.hostSilence,
+    roundMs: deadlines.reconcileRound,
     drainMs: deadlines.serverDrain,
     sandboxActivityMs: intervals.sandboxActivity,
     sandboxTimeoutsMs: intervals.sandboxTimeouts,
+    sandboxTimeoutsResumeMs: intervals.sandboxTimeoutsResume,
     idempotencyKeysMs: intervals.idempotencyKeys,
     replicaSilenceMs: intervals.withoutDatabase,
     requestHeadMs: deadlines.requestHead,

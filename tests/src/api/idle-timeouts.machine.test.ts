@@ -26,7 +26,7 @@ test("a command that runs keeps its sandbox; its end begins the timeout", async 
   }
   expect(events).toEqual(["start", "end"]);
   expect(await server.statusOf(sandbox.uuid)).toBe("running");
-  await eventually(async () => expect(await server.statusOf(sandbox.uuid)).toBe("stopped"));
+  await eventually(async () => expect(await server.statusOf(sandbox.uuid)).toBe("paused"));
   expect((await server.call("GET", `/v1/sandboxes/${sandbox.id}`)).body).toMatchObject({
     status_reason: { code: "idle_timeout" },
   });

@@ -10,7 +10,17 @@ export const healthSchema = z
         "`ok` with 200, anything else with 503. Only `/health/ready` answers while the server starts or stops.",
       ),
     version: z.string(),
-    checks: z.object({ database: z.enum(["ok", "failed"]), hosts: z.enum(["ok", "failed"]) }),
+    checks: z.object({
+      database: z.enum(["ok", "failed"]),
+      hosts: z.enum(["ok", "failed"]),
+      reconciliation: z
+        .enum(["ok", "held_back"])
+        .describe(
+          "`held_back` when database and hosts disagree about so much that an operator has to decide which is right; " +
+            "the log says about what. It is no reason for 503.",
+        )
+        .optional(),
+    }),
   })
   .meta({ id: "Health", description: "How the server is." });
 export type Health = z.infer<typeof healthSchema>;

@@ -4,7 +4,7 @@ import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import type { Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { deadlines, fromErrorInfo, hostAgentProto, WrennError } from "@wrenn/contract";
-import type { SandboxId, TeamId, TemplateId } from "@wrenn/contract";
+import type { ErrorCode, RecoverySource, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
 import { parseHostAddress } from "./host-address.ts";
 
 export interface CreateOnHost {
@@ -17,22 +17,33 @@ export interface CreateOnHost {
   readonly diskMib: number;
   readonly envs: Record<string, string>;
   readonly accessToken: string;
+  /** What the frozen guest agent of a snapshot demands; empty for other templates. */
+  readonly templateAccessToken: string;
 }
 
-/** Told of every sandbox that a host has created. */
-export type OnCreated = (sandbox: hostAgentProto.Sandbox) => void;
+/** What hosts time step by step. */
+export const timedOperations = ["create", "pause", "resume", "fork", "recover"] as const;
+export type TimedOperation = (typeof timedOperations)[number];
+
+/** Told of every sandbox that a host has brought into another state, with the steps that it took. */
+export type OnTimed = (operation: TimedOperation, sandbox: hostAgentProto.Sandbox) => void;
+
+const sources = {
+  disk: hostAgentProto.RecoverySource.DISK,
+  last_pause: hostAgentProto.RecoverySource.LAST_PAUSE,
+} as const satisfies Record<RecoverySource, hostAgentProto.RecoverySource>;
 
 export class HostClient {
   readonly address: string;
   readonly #agent = new http.Agent({ keepAlive: true, maxFreeSockets: 4 });
   readonly #rpc: Client<typeof hostAgentProto.HostAgent>;
-  readonly #onCreated: OnCreated;
+  readonly #onTimed: OnTimed;
   /** When what the agent says of its host was last written down; long ago when it has not answered since. */
   #recordedAt = -Infinity;
 
-  constructor(address: string, onCreated: OnCreated = () => undefined) {
+  constructor(address: string, onTimed: OnTimed = () => undefined) {
     this.address = address;
-    this.#onCreated = onCreated;
+    this.#onTimed = onTimed;
     const target = parseHostAddress(address);
     const authority = target.kind === "unix" ? "host-agent" : `${bracketed(target.host)}:${target.port}`;
     this.#rpc = createClient(
@@ -65,10 +76,64 @@ export class HostClient {
 
   /** Answers once the guest does. The engine that runs it is in the answer. */
   async createSandbox(request: CreateOnHost): Promise<hostAgentProto.Sandbox> {
-    const { sandbox } = await this.#call(this.#rpc.createSandbox(request, { timeoutMs: deadlines.createSandbox }));
-    if (sandbox === undefined) throw new WrennError("internal", { message: "The host agent's answer has no sandbox." });
-    this.#onCreated(sandbox);
-    return sandbox;
+    return this.#timed("create", this.#rpc.createSandbox(request, { timeoutMs: deadlines.createSandbox }));
+  }
+
+  /** Answers once the frozen state is durable and all else is freed. */
+  async pauseSandbox(sandboxId: SandboxId): Promise<hostAgentProto.Sandbox> {
+    return this.#timed("pause", this.#rpc.pauseSandbox({ sandboxId }, { timeoutMs: deadlines.pauseSandbox }));
+  }
+
+  /** Answers once the guest does. */
+  async resumeSandbox(sandboxId: SandboxId, accessToken: string): Promise<hostAgentProto.Sandbox> {
+    const request = { sandboxId, accessToken };
+    return this.#timed("resume", this.#rpc.resumeSandbox(request, { timeoutMs: deadlines.resumeSandbox }));
+  }
+
+  /** Answers once the guest does. */
+  async recoverSandbox(
+    sandboxId: SandboxId,
+    from: RecoverySource,
+    accessToken: string,
+  ): Promise<hostAgentProto.Sandbox> {
+    const request = { sandboxId, source: sources[from], accessToken };
+    return this.#timed("recover", this.#rpc.recoverSandbox(request, { timeoutMs: deadlines.recoverSandbox }));
+  }
+
+  /** Answers once all copies run. */
+  async forkSandbox(
+    sandboxId: SandboxId,
+    accessToken: string,
+    forks: readonly { readonly sandboxId: SandboxId; readonly accessToken: string }[],
+  ): Promise<hostAgentProto.Sandbox[]> {
+    const request = { sandboxId, accessToken, forks: [...forks] };
+    const { sandboxes } = await this.#call(this.#rpc.forkSandbox(request, { timeoutMs: deadlines.forkSandbox }));
+    for (const sandbox of sandboxes) this.#onTimed("fork", sandbox);
+    return sandboxes;
+  }
+
+  /** Answers once the snapshot is durable. */
+  async createSnapshot(
+    sandboxId: SandboxId,
+    template: { readonly teamId: TeamId; readonly id: TemplateId },
+  ): Promise<hostAgentProto.Snapshot> {
+    const request = { sandboxId, templateTeamId: template.teamId, templateId: template.id };
+    const { snapshot } = await this.#call(this.#rpc.createSnapshot(request, { timeoutMs: deadlines.snapshotSandbox }));
+    if (snapshot === undefined) throw incomplete("snapshot");
+    return snapshot;
+  }
+
+  /** Makes sure that the host has no such snapshot: that it never did, or no longer does, is success. */
+  async ensureSnapshotDeleted(templateTeamId: TeamId, templateId: TemplateId): Promise<void> {
+    const request = { templateTeamId, templateId };
+    await unless(
+      "snapshot_not_found",
+      this.#call(this.#rpc.deleteSnapshot(request, { timeoutMs: deadlines.deleteSnapshot })),
+    );
+  }
+
+  async listSnapshots(): Promise<hostAgentProto.Snapshot[]> {
+    return (await this.#call(this.#rpc.listSnapshots({}, { timeoutMs: deadlines.hostAgentCall }))).snapshots;
   }
 
   /** What a sandbox has printed on its console. */
@@ -79,15 +144,24 @@ export class HostClient {
 
   /** Makes sure that the host holds nothing of this sandbox: that it never did, or no longer does, is success. */
   async ensureDestroyed(sandboxId: SandboxId): Promise<void> {
-    try {
-      await this.#call(this.#rpc.destroySandbox({ sandboxId }, { timeoutMs: deadlines.destroySandbox }));
-    } catch (error) {
-      if (!(error instanceof WrennError && error.code === "sandbox_not_found")) throw error;
-    }
+    await unless(
+      "sandbox_not_found",
+      this.#call(this.#rpc.destroySandbox({ sandboxId }, { timeoutMs: deadlines.destroySandbox })),
+    );
   }
 
   close(): void {
     this.#agent.destroy();
+  }
+
+  async #timed(
+    operation: TimedOperation,
+    call: Promise<{ readonly sandbox?: hostAgentProto.Sandbox | undefined }>,
+  ): Promise<hostAgentProto.Sandbox> {
+    const { sandbox } = await this.#call(call);
+    if (sandbox === undefined) throw incomplete("sandbox");
+    this.#onTimed(operation, sandbox);
+    return sandbox;
   }
 
   async #call<Answer>(call: Promise<Answer>): Promise<Answer> {
@@ -104,16 +178,16 @@ export class HostClient {
 /** One client per address, made when first asked for. */
 export class HostClients {
   readonly #clients = new Map<string, HostClient>();
-  readonly #onCreated: OnCreated | undefined;
+  readonly #onTimed: OnTimed | undefined;
 
-  constructor(onCreated?: OnCreated) {
-    this.#onCreated = onCreated;
+  constructor(onTimed?: OnTimed) {
+    this.#onTimed = onTimed;
   }
 
   get(address: string): HostClient {
     const known = this.#clients.get(address);
     if (known !== undefined) return known;
-    const client = new HostClient(address, this.#onCreated);
+    const client = new HostClient(address, this.#onTimed);
     this.#clients.set(address, client);
     return client;
   }
@@ -122,6 +196,19 @@ export class HostClients {
     for (const client of this.#clients.values()) client.close();
     this.#clients.clear();
   }
+}
+
+/** That there is no such thing is what was asked for. */
+async function unless(code: ErrorCode, call: Promise<unknown>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    if (!(error instanceof WrennError && error.code === code)) throw error;
+  }
+}
+
+function incomplete(what: string): WrennError {
+  return new WrennError("internal", { message: `The host agent's answer has no ${what}.` });
 }
 
 /** What the agent said, where it said something; else it did not answer, or not as an agent of this version does. */

@@ -69,6 +69,13 @@ export class TunnelPools {
     for (const { pool } of ofSandbox?.values() ?? []) void pool.close();
   }
 
+  /** Ends all connections of a sandbox that answers no more, with the requests on them. */
+  sever(sandboxId: SandboxId): void {
+    const ofSandbox = this.#pools.get(sandboxId);
+    this.#pools.delete(sandboxId);
+    for (const { pool } of ofSandbox?.values() ?? []) void pool.destroy();
+  }
+
   /** Ends everything at once. */
   async close(): Promise<void> {
     clearInterval(this.#sweeper);

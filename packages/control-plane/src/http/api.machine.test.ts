@@ -155,15 +155,17 @@ test("health says which part fails", async () => {
     const { status, body } = await server.call("GET", "/health", { key: null });
     return [status, body["status"], body["checks"]];
   };
-  expect(await health()).toEqual([200, "ok", { database: "ok", hosts: "ok" }]);
+  expect(await health()).toEqual([200, "ok", { database: "ok", hosts: "ok", reconciliation: "ok" }]);
   await server.agent.pause();
   await eventually(async () => {
-    expect(await health()).toEqual([503, "degraded", { database: "ok", hosts: "failed" }]);
+    expect(await health()).toEqual([503, "degraded", { database: "ok", hosts: "failed", reconciliation: "ok" }]);
   });
   expect(failureOf(await server.post("/v1/sandboxes", {}))).toEqual([503, "host_unavailable"]);
   expect(await server.query("SELECT id FROM sandboxes WHERE status NOT IN ('running', 'stopped')")).toEqual([]);
   await server.agent.resume();
-  await eventually(async () => expect(await health()).toEqual([200, "ok", { database: "ok", hosts: "ok" }]));
+  await eventually(async () =>
+    expect(await health()).toEqual([200, "ok", { database: "ok", hosts: "ok", reconciliation: "ok" }]),
+  );
   expect((await server.post("/v1/sandboxes", {})).status).toBe(201);
 });
 
@@ -188,7 +190,7 @@ test("a database that is away is an error of its own, and all is well when it is
   expect(await reach()).toBe(200);
   await eventually(async () => {
     const { body } = await server.call("GET", "/health");
-    expect(body).toMatchObject({ checks: { database: "failed", hosts: "ok" } });
+    expect(body).toMatchObject({ checks: { database: "failed", hosts: "ok", reconciliation: "ok" } });
   });
   await database.resume();
   isAway = false;

@@ -116,7 +116,7 @@ test("the data plane's requests, refusals, upgrades and tunnels are counted", as
 
 test("sandboxes are counted by status, and the steps of their creation are timed", async () => {
   const before = await value('wrenn_sandbox_create_step_duration_seconds_count{step="boot"}');
-  server.agent.createSteps = [{ step: "boot", milliseconds: 1_500 }];
+  server.agent.steps = [{ step: "boot", milliseconds: 1_500 }];
   await server.create();
   const [row] = await server.query<{ count: number }>(
     "SELECT count(*)::int AS count FROM sandboxes WHERE status = 'running'",

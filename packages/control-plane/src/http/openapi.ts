@@ -16,6 +16,7 @@ any time.`;
 
 const tags = [
   { name: "Sandboxes", description: "Virtual machines of your team." },
+  { name: "Snapshots", description: "Frozen sandboxes under a name, to start others from." },
   { name: "Commands", description: "Programs in a sandbox: run to their end, in the background, or in a terminal." },
   { name: "Files", description: "Files and directories of a sandbox, streamed both ways." },
   { name: "Observing", description: "What can be seen of a sandbox from outside it." },

@@ -37,18 +37,46 @@ export const hostErrors: readonly ErrorCode[] = [
 ];
 
 /** Why a sandbox that was there is there no more, or will not be. */
-const deaths: readonly ErrorCode[] = ["guest_panicked", "guest_out_of_memory", "guest_powered_off", "vm_died"];
+const deaths: readonly ErrorCode[] = [
+  "guest_panicked",
+  "guest_out_of_memory",
+  "guest_powered_off",
+  "vm_died",
+  "memory_unreadable",
+];
 
-export const creationErrors: readonly ErrorCode[] = [
+/** What the state of a sandbox may refuse. */
+const stateErrors: readonly ErrorCode[] = ["sandbox_state_conflict", "sandbox_busy", "sandbox_died"];
+
+/** Why a frozen state cannot be started from. */
+const frozenErrors: readonly ErrorCode[] = ["snapshot_incompatible", "snapshot_damaged", "guest_init_failed"];
+
+/** For the schemas of routes that have a host freeze a sandbox. */
+export const freezeErrors: readonly ErrorCode[] = [
   ...hostErrors,
   ...deaths,
+  ...stateErrors,
+  "sandbox_paused",
+  "snapshot_damaged",
+];
+
+/** For the schemas of routes that copy what a sandbox is, which may be paused. */
+export const copyErrors: readonly ErrorCode[] = [...hostErrors, ...deaths, ...stateErrors, ...frozenErrors];
+
+/** For the schemas of routes that start what is frozen, or has died. */
+export const startErrors: readonly ErrorCode[] = [
+  ...copyErrors,
+  "sandbox_paused",
   "no_capacity",
   "host_out_of_memory",
   "engine_missing",
   "engine_too_old",
+];
+
+export const creationErrors: readonly ErrorCode[] = [
+  ...startErrors,
   "boot_files_missing",
   "guest_boot_timeout",
-  "guest_init_failed",
   "create_interrupted",
   "sandbox_state_conflict",
 ];
@@ -56,6 +84,8 @@ export const creationErrors: readonly ErrorCode[] = [
 /** For the schemas of routes that ask a sandbox's guest agent. */
 export const reachErrors: readonly ErrorCode[] = [
   "sandbox_state_conflict",
+  "sandbox_paused",
+  "sandbox_busy",
   "host_unavailable",
   "connection_lost",
   "port_closed",

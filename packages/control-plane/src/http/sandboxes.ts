@@ -11,15 +11,14 @@ import {
   sandboxSchema,
   updateSandboxSchema,
 } from "@wrenn/contract";
-import type { Sandbox } from "@wrenn/contract";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { AccessTokens } from "../services/access-tokens.ts";
 import type { ApiKeys } from "../services/api-keys.ts";
 import type { Creations } from "../services/creations.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
-import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import { requireKey } from "./authenticate.ts";
+import { sandboxPresenter } from "./present-sandbox.ts";
 import { creationErrors, hostErrors } from "./route-errors.ts";
 
 const tags = ["Sandboxes"];
@@ -38,7 +37,7 @@ export function sandboxRoutes({
 }): FastifyPluginAsyncZod {
   return async (app) => {
     app.addHook("onRequest", requireKey(apiKeys));
-    const show = (row: NamedSandboxRow): Sandbox => present(row, sandboxes.expiryOf(row));
+    const { show, showWithToken } = sandboxPresenter(sandboxes, tokens);
 
     app.post(
       "/v1/sandboxes",
@@ -61,7 +60,7 @@ export function sandboxRoutes({
         const { row, replayed } = await creations.create(request.teamId, request.body, key);
         request.log = request.log.child({ sandboxId: row.id });
         if (replayed) void reply.header("Idempotent-Replayed", "true");
-        return reply.code(201).send({ ...show(row), access_token: tokens.of(row.id) });
+        return reply.code(201).send(showWithToken(row));
       },
     );
 
@@ -133,7 +132,7 @@ export function sandboxRoutes({
           description: "Its timeout begins anew. Every other use of it does the same.",
           params,
           response: { 204: z.undefined().describe("Its timeout has begun anew.") },
-          errors: ["sandbox_state_conflict"],
+          errors: ["sandbox_state_conflict", "sandbox_paused", "sandbox_busy"],
         },
       },
       async (request, reply) => {
@@ -160,29 +159,5 @@ export function sandboxRoutes({
         return reply.code(204).send();
       },
     );
-  };
-}
-
-function present(row: NamedSandboxRow, expiresAt: Date | null): Sandbox {
-  return {
-    id: formatId("sandbox", row.id),
-    team_id: formatId("team", row.team_id),
-    template: row.template,
-    status: row.status,
-    status_reason:
-      row.status_reason_code === null
-        ? null
-        : { code: row.status_reason_code, message: row.status_reason_message ?? "" },
-    vcpus: row.vcpus,
-    memory_mib: row.memory_mib,
-    disk_mib: row.disk_mib,
-    metadata: row.metadata,
-    timeout_seconds: row.timeout_seconds,
-    on_timeout: row.on_timeout,
-    expires_at: expiresAt?.toISOString() ?? null,
-    host_id: row.host_id === null ? null : formatId("host", row.host_id),
-    engine: row.engine,
-    created_at: row.created_at.toISOString(),
-    started_at: row.started_at?.toISOString() ?? null,
   };
 }

@@ -49,7 +49,6 @@ test("the same key and request answer the same sandbox, however the request is w
   const first = await createWith("k", body);
   expect(first.headers.has("idempotent-replayed")).toBe(false);
   const reordered = {
-    vcpus: 1,
     memory_mib: 256,
     envs: { Y: "y", X: "x" },
     metadata: { b: "2", a: "1" },

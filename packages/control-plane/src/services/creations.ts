@@ -9,11 +9,11 @@ import type { KeyedRequest } from "../store/idempotency-keys.ts";
 import { findSandbox } from "../store/sandboxes.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import type { IdempotencyKeys } from "./idempotency-keys.ts";
-import type { Sandboxes } from "./sandboxes.ts";
+import type { SandboxCreation } from "./sandbox-creation.ts";
 
 export interface CreationsOptions {
   readonly store: Store;
-  readonly sandboxes: Sandboxes;
+  readonly creation: SandboxCreation;
   readonly keys: IdempotencyKeys;
   readonly log: Logger;
 }
@@ -30,15 +30,15 @@ const settlePollMs = 250;
 
 export class Creations {
   readonly #store: Store;
-  readonly #sandboxes: Sandboxes;
+  readonly #creation: SandboxCreation;
   readonly #keys: IdempotencyKeys;
   readonly #log: Logger;
   /** Creations under way that repeated requests wait for: those that wait for the same one look together. */
   readonly #settling = new Map<SandboxId, Promise<NamedSandboxRow | null>>();
 
-  constructor({ store, sandboxes, keys, log }: CreationsOptions) {
+  constructor({ store, creation, keys, log }: CreationsOptions) {
     this.#store = store;
-    this.#sandboxes = sandboxes;
+    this.#creation = creation;
     this.#keys = keys;
     this.#log = log;
   }
@@ -46,16 +46,16 @@ export class Creations {
   /**
    * Answers once the sandbox runs. With a key that was used for the same request before, it answers that request's sandbox
    * whatever has become of it, after waiting for it if it is on its way. A create that fails leaves its key unused.
-   * @throws WrennError what `Sandboxes.create` throws; `idempotency_conflict` for a key that was used for another request.
+   * @throws WrennError what `SandboxCreation.create` throws; `idempotency_conflict` for a key that was used for another request.
    */
   async create(teamId: TeamId, ask: CreateSandbox, key?: string): Promise<Created> {
-    if (key === undefined) return { row: await this.#sandboxes.create(teamId, ask), replayed: false };
+    if (key === undefined) return { row: await this.#creation.create(teamId, ask), replayed: false };
     const keyed = this.#keys.hash(teamId, key, ask);
     for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
       const earlier = await this.#findEarlier(keyed);
       if (earlier !== null) return { row: await this.#outcomeOf(earlier, keyed), replayed: true };
       try {
-        return { row: await this.#sandboxes.create(teamId, ask, keyed), replayed: false };
+        return { row: await this.#creation.create(teamId, ask, keyed), replayed: false };
       } catch (error) {
         // Another request with this key may have been faster, and have taken the key or the last room.
         const { code } = asWrennError(error);

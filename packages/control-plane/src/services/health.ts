@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { HostClients } from "../hosts/host-client.ts";
 import type { Store } from "../store/database.ts";
 import { listHosts } from "../store/hosts.ts";
+import type { HeldBack } from "./held-back.ts";
 
 const manifest = new URL("../../package.json", import.meta.url);
 export const { version } = z.object({ version: z.string() }).parse(JSON.parse(readFileSync(manifest, "utf8")));
@@ -20,12 +21,14 @@ export class HealthCheck {
   phase: ServerPhase = "starting";
   readonly #store: Store;
   readonly #clients: HostClients;
+  readonly #heldBack: HeldBack;
   #addresses: string[] = [];
   #latest: { readonly answer: Promise<Health>; until: number } | undefined;
 
-  constructor(store: Store, clients: HostClients) {
+  constructor(store: Store, clients: HostClients, heldBack: HeldBack) {
     this.#store = store;
     this.#clients = clients;
+    this.#heldBack = heldBack;
   }
 
   async check(): Promise<Health> {
@@ -43,7 +46,12 @@ export class HealthCheck {
     return {
       status: database && hosts ? "ok" : "degraded",
       version,
-      checks: { database: database ? "ok" : "failed", hosts: hosts ? "ok" : "failed" },
+      checks: {
+        database: database ? "ok" : "failed",
+        hosts: hosts ? "ok" : "failed",
+        // The server works all the same, and would work no better if it were taken out of service.
+        reconciliation: this.#heldBack.isAny ? "held_back" : "ok",
+      },
     };
   }
 

@@ -1,13 +1,13 @@
 /** Hosts as they report themselves. */
 import { intervals, WrennError } from "@wrenn/contract";
-import type { hostAgentProto } from "@wrenn/contract";
+import type { hostAgentProto, HostId } from "@wrenn/contract";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
 import type { Store } from "../store/database.ts";
 import { listHosts, recordContact } from "../store/hosts.ts";
 import type { HostRow } from "../store/schema.ts";
-import { reserveSandbox, usageOfHosts } from "../store/sandboxes.ts";
-import type { NewSandbox } from "../store/sandboxes.ts";
+import { reserveSandbox, usageOfHosts } from "../store/reservations.ts";
+import type { NewSandbox } from "../store/reservations.ts";
 import type { SandboxRow } from "../store/schema.ts";
 
 /** Asks the agent what its machine has and writes it down. */
@@ -33,14 +33,15 @@ export interface Placement {
 }
 
 /**
- * Reserves room on the first host, in the scheduler's order, that answers and has it.
+ * Reserves room on the first host, in the scheduler's order, that answers and has it; or on one host, where no other will do.
  * @throws WrennError `no_capacity`, or `host_unavailable` when no host answers.
  */
 export async function placeSandbox(
   { store, clients, scheduler }: { store: Store; clients: HostClients; scheduler: Scheduler },
   sandbox: NewSandbox,
+  onlyHost: HostId | null,
 ): Promise<Placement> {
-  const hosts = await listHosts(store);
+  const hosts = (await listHosts(store)).filter((host) => onlyHost === null || host.id === onlyHost);
   const usage = await usageOfHosts(
     store,
     hosts.map((host) => host.id),
@@ -67,8 +68,12 @@ export async function placeSandbox(
     if (row !== null) return { row, client };
   }
   if (answered === 0 && silent.length > 0) throw new WrennError("host_unavailable", { cause: silent[0] });
-  throw new WrennError("no_capacity", {
-    message: `No host has room for ${sandbox.vcpus} vCPUs and ${sandbox.memoryMib} MiB of memory.`,
-    details: { vcpus: sandbox.vcpus, memory_mib: sandbox.memoryMib },
+  throw noRoom(sandbox.vcpus, sandbox.memoryMib);
+}
+
+export function noRoom(vcpus: number, memoryMib: number): WrennError {
+  return new WrennError("no_capacity", {
+    message: `No host has room for ${vcpus} vCPUs and ${memoryMib} MiB of memory.`,
+    details: { vcpus, memory_mib: memoryMib },
   });
 }

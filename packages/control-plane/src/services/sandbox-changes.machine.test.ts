@@ -32,7 +32,7 @@ test("a create keeps timeout and action, and says when it expires", async () => 
   expect(left).toBeLessThan(610_000);
   expect((await server.post("/v1/sandboxes", {})).body).toMatchObject({
     timeout_seconds: null,
-    on_timeout: "destroy",
+    on_timeout: "pause",
     expires_at: null,
   });
 });
@@ -41,7 +41,7 @@ test.each([
   ["no time at all", { timeout_seconds: 0 }],
   ["more than 30 days", { timeout_seconds: 2_592_001 }],
   ["half a second", { timeout_seconds: 0.5 }],
-  ["an action that there is not", { on_timeout: "pause" }],
+  ["an action that there is not", { on_timeout: "sell" }],
   ["nothing", {}],
   ["a field that cannot change", { vcpus: 2 }],
   ["metadata with a NUL", { metadata: { a: "\0" } }],
@@ -57,7 +57,7 @@ test("an update changes what it names and leaves the rest", async () => {
   expect((await patch(id, { metadata: { c: "3" } })).body).toMatchObject({
     metadata: { c: "3" },
     timeout_seconds: 600,
-    on_timeout: "destroy",
+    on_timeout: "pause",
   });
   const untimed = await patch(id, { timeout_seconds: null });
   expect([untimed.status, untimed.body]).toMatchObject([

@@ -33,7 +33,7 @@ export class SandboxLosses {
 
   /**
    * What to tell a caller whose call of the guest agent failed: why the sandbox died, where it did (`guest_panicked`, `vm_died`,
-   * `sandbox_not_found`, …), else the failure itself. May take some seconds, because a death is known to the host first.
+   * `sandbox_not_found`, …), or that it was paused (`sandbox_paused`, `idle_timeout`), else the failure itself. May take some seconds, because a death is known to the host first.
    */
   async explain(guest: Guest, failure: WrennError): Promise<WrennError> {
     if (!mayBeLoss.has(failure.code)) return failure;
@@ -54,11 +54,16 @@ export class SandboxLosses {
   }
 }
 
-/** Why there is nothing to be reached any more; null for a sandbox that should still be there. */
+/** Why there is nothing to be reached any more: a connection breaks only once a pause can no longer fail; null for a sandbox that should still be there. */
 function reasonOf(row: SandboxRow | null): WrennError | null {
   const destroyed = new WrennError("sandbox_not_found", { message: "The sandbox has been destroyed." });
   if (row === null) return destroyed;
   const { status, status_reason_code: code, status_reason_message: message } = row;
+  if (status === "paused" || status === "pausing") {
+    return new WrennError(code === "idle_timeout" ? "idle_timeout" : "sandbox_paused", {
+      details: { status: "paused" },
+    });
+  }
   if (status !== "error" && status !== "stopping" && status !== "stopped") return null;
   const said = message === null ? {} : { message };
   if (code !== null && isErrorCode(code)) return new WrennError(code, said);

@@ -46,7 +46,7 @@ export class SandboxTargets {
     return this.#ask(id);
   }
 
-  /** @throws WrennError `sandbox_not_found`, also for another team's; `sandbox_state_conflict` when it does not run. */
+  /** @throws WrennError `sandbox_not_found`, also for another team's; what `assertReachable` throws when it does not run. */
   async findReachable(teamId: TeamId, id: SandboxId): Promise<ReachableTarget> {
     const target = await this.find(id);
     if (target === null || target.teamId !== teamId) throw new WrennError("sandbox_not_found");
@@ -84,7 +84,9 @@ export class SandboxTargets {
     const until = now + intervals.sandboxTargetCache;
     try {
       const target = await findSandboxTarget(this.#store, id);
-      return target === null ? null : { target, confirmed: now, until };
+      if (target === null) return null;
+      // Others may resume it at any moment, and the first request after that is to find it there.
+      return { target, confirmed: now, until: can.reach(target.status) ? until : now };
     } catch (error) {
       const known = this.#remembered.get(id);
       if (known === undefined || !isDatabaseAway(error) || now - known.confirmed > intervals.withoutDatabase)
@@ -99,11 +101,13 @@ export class SandboxTargets {
   }
 }
 
-/** @throws WrennError `sandbox_state_conflict` where nothing in the sandbox can be reached */
+/** @throws WrennError `sandbox_paused`, `sandbox_busy` or `sandbox_state_conflict` where nothing in the sandbox can be reached */
 export function assertReachable(target: SandboxTarget): asserts target is ReachableTarget {
-  if (can.reach(target.status) && target.hostAddress !== null) return;
-  throw new WrennError("sandbox_state_conflict", {
-    message: `The sandbox is ${target.status}, so nothing in it can be reached.`,
-    details: { status: target.status },
-  });
+  const { status, hostAddress } = target;
+  if (can.reach(status) && hostAddress !== null) return;
+  const details = { status };
+  if (status === "paused") throw new WrennError("sandbox_paused", { details });
+  const message = `The sandbox is ${status}, so nothing in it can be reached.`;
+  const isMoving = status === "pausing" || status === "resuming";
+  throw new WrennError(isMoving ? "sandbox_busy" : "sandbox_state_conflict", { message, details });
 }

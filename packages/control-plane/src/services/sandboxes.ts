@@ -1,170 +1,34 @@
 /**
- * What may be done with sandboxes. Every operation, once begun, is completed whether or not its caller still listens: a
- * client that leaves during a create finds the sandbox in its list. What a crash of this process cuts short is completed
- * by the reconciler.
+ * What may be done with sandboxes that takes nothing but their rows, and their end. What hosts do with them is in the files beside this,
+ * one for each operation.
  */
-import { assertName, can, deadlines, newId, sandboxStatuses, WrennError } from "@wrenn/contract";
-import type {
-  CreateSandbox,
-  ErrorCode,
-  ListSandboxesQuery,
-  SandboxId,
-  SandboxStatus,
-  TeamId,
-  UpdateSandbox,
-} from "@wrenn/contract";
-import type { Logger } from "pino";
-import type { HostClients } from "../hosts/host-client.ts";
-import type { Scheduler } from "../hosts/scheduler.ts";
+import { assertName, can, deadlines, sandboxStatuses, WrennError } from "@wrenn/contract";
+import type { ListSandboxesQuery, SandboxId, SandboxStatus, TeamId, UpdateSandbox } from "@wrenn/contract";
 import { idleForTooLong } from "../store/activity.ts";
 import type { IdleSandbox } from "../store/activity.ts";
 import { changeStatus } from "../store/change-status.ts";
-import type { Store } from "../store/database.ts";
 import { findHost } from "../store/hosts.ts";
-import type { KeyedRequest } from "../store/idempotency-keys.ts";
-import { expireDeadline, findSandbox, listSandboxes, updateSandbox } from "../store/sandboxes.ts";
+import { expireDeadline, listSandboxes, updateSandbox } from "../store/sandboxes.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
-import type { SandboxRow, TemplateRow } from "../store/schema.ts";
-import { findTemplate } from "../store/templates.ts";
-import type { AccessTokens } from "./access-tokens.ts";
-import type { Activity } from "./activity.ts";
-import { placeSandbox } from "./hosts.ts";
-import type { Placement } from "./hosts.ts";
+import type { SandboxRow } from "../store/schema.ts";
+import { maxAttempts } from "./operations.ts";
+import type { Operations, SandboxServices } from "./operations.ts";
 import type { SandboxTargets } from "./sandbox-targets.ts";
-
-export interface SandboxServices {
-  readonly store: Store;
-  readonly clients: HostClients;
-  readonly scheduler: Scheduler;
-  readonly tokens: AccessTokens;
-  readonly targets: SandboxTargets;
-  readonly activity: Activity;
-  readonly log: Logger;
-  /** Told of every sandbox whose status this replica has changed. */
-  readonly onChange: (id: SandboxId) => void;
-}
-
-/** How often a destroy looks again when somebody else changes the sandbox at the same moment. */
-const maxAttempts = 10;
-
-/** Failures that leave open whether the host has the sandbox. */
-const outcomeUnknown: ReadonlySet<ErrorCode> = new Set([
-  "host_unavailable",
-  "database_unavailable",
-  "shutting_down",
-  "internal",
-]);
 
 export class Sandboxes {
   readonly #with: SandboxServices;
+  readonly #operations: Operations;
+  readonly #targets: SandboxTargets;
 
-  constructor(services: SandboxServices) {
+  constructor(services: SandboxServices, operations: Operations, targets: SandboxTargets) {
     this.#with = services;
-  }
-
-  /**
-   * Answers once the sandbox runs. creations.ts is where a request that may be a repeated one goes.
-   * @throws WrennError `invalid_name`, `template_not_found`, `no_capacity`, `host_unavailable`, or why the host could not start it;
-   * `idempotency_conflict` when another request has taken the key meanwhile.
-   */
-  async create(teamId: TeamId, ask: CreateSandbox, keyed?: KeyedRequest): Promise<NamedSandboxRow> {
-    const { store } = this.#with;
-    const template = await findTemplate(store, teamId, assertName(ask.template, "template"));
-    if (template === null) {
-      throw new WrennError("template_not_found", { message: `There is no template named "${ask.template}".` });
-    }
-    const started = performance.now();
-    const placement = await placeSandbox(this.#with, {
-      id: newId("sandbox"),
-      teamId,
-      templateId: template.id,
-      templateTeamId: template.team_id,
-      vcpus: template.vcpus ?? ask.vcpus,
-      memoryMib: template.memory_mib ?? ask.memory_mib,
-      diskMib: diskFor(template, ask),
-      metadata: ask.metadata,
-      timeoutSeconds: ask.timeout_seconds,
-      onTimeout: ask.on_timeout,
-      deadlineMs: deadlines.createSandbox,
-      ...(keyed === undefined ? {} : { keyed }),
-    });
-    // Handed to the guest and kept nowhere else: it may hold secrets.
-    const row = await this.#start(placement, template, ask.envs);
-    const milliseconds = Math.round(performance.now() - started);
-    this.#with.log.info({ sandboxId: row.id, teamId, milliseconds }, "sandbox created");
-    return { ...row, template: template.name };
-  }
-
-  async #start(placement: Placement, template: TemplateRow, envs: Record<string, string>): Promise<SandboxRow> {
-    const { store, tokens } = this.#with;
-    const { row, client } = placement;
-    try {
-      const sandbox = await client.createSandbox({
-        sandboxId: row.id,
-        teamId: row.team_id,
-        templateTeamId: template.team_id,
-        templateId: template.id,
-        vcpus: row.vcpus,
-        memoryMib: row.memory_mib,
-        diskMib: row.disk_mib,
-        envs,
-        accessToken: tokens.of(row.id),
-      });
-      const running = await changeStatus(store, {
-        from: row,
-        to: "running",
-        engine: sandbox.engine,
-        startedAt: new Date(),
-      });
-      return running ?? (await this.#overtaken(placement));
-    } catch (error) {
-      await this.#recordFailedStart(placement, error);
-      throw error;
-    } finally {
-      this.#with.onChange(row.id);
-    }
-  }
-
-  /** The sandbox started, but its row had changed meanwhile: by the reconciler, or by a destroy. */
-  async #overtaken({ row, client }: Placement): Promise<SandboxRow> {
-    const now = await findSandbox(this.#with.store, row.id);
-    if (now?.status === "running") return now;
-    // Whoever ended it may have asked the host before the host had heard of it.
-    await client.ensureDestroyed(row.id);
-    throw new WrennError("sandbox_state_conflict", {
-      message: "The sandbox was destroyed while it started.",
-      details: { status: now?.status ?? "stopped" },
-    });
-  }
-
-  /**
-   * What the host says has failed is over: the host has freed everything. Where nobody knows, because the host could not
-   * be heard, the sandbox is on its way to be destroyed, since its caller is told that there is none.
-   */
-  async #recordFailedStart({ row, client }: Placement, failure: unknown): Promise<void> {
-    const { store, log } = this.#with;
-    const error = failure instanceof WrennError ? failure : new WrennError("internal", { cause: failure });
-    const reason = { code: error.code, message: error.message };
-    const unknown = outcomeUnknown.has(error.code);
-    log.error({ sandboxId: row.id, err: failure }, "sandbox did not start");
-    try {
-      await changeStatus(
-        store,
-        unknown ? { from: row, to: "stopping", reason, deadlineMs: 0 } : { from: row, to: "error", reason },
-      );
-    } catch (cause) {
-      log.error({ sandboxId: row.id, err: cause }, "could not record a failed start; the reconciler will");
-      await client.ensureDestroyed(row.id).catch((error: unknown) => {
-        log.error({ sandboxId: row.id, err: error }, "could not undo a start that could not be recorded");
-      });
-    }
+    this.#operations = operations;
+    this.#targets = targets;
   }
 
   /** @throws WrennError `sandbox_not_found`, also for another team's. */
   async get(teamId: TeamId, id: SandboxId): Promise<NamedSandboxRow> {
-    const row = await findSandbox(this.#with.store, id);
-    if (row === null || row.team_id !== teamId) throw new WrennError("sandbox_not_found");
-    return row;
+    return this.#operations.get(teamId, id);
   }
 
   /**
@@ -186,7 +50,7 @@ export class Sandboxes {
    * @throws WrennError `sandbox_not_found`, also for another team's; `sandbox_state_conflict` when it does not run.
    */
   async ping(teamId: TeamId, id: SandboxId): Promise<void> {
-    await this.#with.targets.findReachable(teamId, id);
+    await this.#targets.findReachable(teamId, id);
     this.#with.activity.touch(id);
   }
 
@@ -278,9 +142,4 @@ export class Sandboxes {
     }
     throw new WrennError("sandbox_busy");
   }
-}
-
-/** A disk is never smaller than its template's file system. */
-function diskFor(template: TemplateRow, ask: CreateSandbox): number {
-  return Math.max(ask.disk_mib, template.disk_mib);
 }

@@ -25,7 +25,8 @@ export async function recordActivity(store: Store, { replicaId, completeUntil, u
       FROM unnest(${sql.val([...used.keys()])}::uuid[], ${sql.val([...used.values()])}::float8[]) AS used (id, age)
     ), behind AS (
       SELECT sandboxes.id, used.at FROM sandboxes JOIN used USING (id)
-      WHERE status = 'running' AND timeout_seconds IS NOT NULL AND last_active_at < used.at
+      -- A pause that fails leaves it running, and what was used until then counts.
+      WHERE status IN ('running', 'snapshotting', 'pausing') AND timeout_seconds IS NOT NULL AND last_active_at < used.at
       -- All replicas lock in one order, so that none waits for another that waits for it.
       ORDER BY sandboxes.id FOR NO KEY UPDATE OF sandboxes
     ), moved AS (
@@ -58,18 +59,22 @@ export const idleForTooLong: RawBuilder<boolean> = sql<boolean>`
   AND sandboxes.last_active_at + sandboxes.timeout_seconds * interval '1 second'
     <= (SELECT min(complete_until) FROM replicas)`;
 
-export type IdleSandbox = Pick<SandboxRow, "id" | "status" | "version">;
+export type IdleSandbox = Pick<SandboxRow, "id" | "status" | "version" | "on_timeout">;
 
-/** Running sandboxes with a timeout of at most so long that are idle for longer than it. No more than `limit`. */
+/**
+ * Running sandboxes with a timeout of at most so long that are idle for longer than it, without those that could not be paused a
+ * short while ago. No more than `limit`.
+ */
 export async function findIdleSandboxes(
   store: Store,
   { longestTimeoutMs, limit }: { longestTimeoutMs: number; limit: number },
 ): Promise<IdleSandbox[]> {
   return store
     .selectFrom("sandboxes")
-    .select(["id", "status", "version"])
+    .select(["id", "status", "version", "on_timeout"])
     .where("status", "=", sql.lit("running" as const))
     .where(idleForTooLong)
+    .where(sql<boolean>`(on_timeout = 'destroy' OR pause_retry_at IS NULL OR pause_retry_at <= now())`)
     .where(sql<boolean>`timeout_seconds <= ${longestTimeoutMs / 1_000}::float8`)
     .limit(limit)
     .execute();

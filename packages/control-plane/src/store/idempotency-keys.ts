@@ -78,8 +78,12 @@ export async function forgetKeyUses(store: Store, olderThanMs: number): Promise<
   await store.deleteFrom("idempotency_keys").where("created_at", "<", timeIn(-olderThanMs)).execute();
 }
 
-/** The event of a sandbox that did not come to run, and not because somebody destroyed it, who gives no reason. */
+/**
+ * The event of a sandbox that did not come to run, and not because somebody destroyed it, who gives no reason. A later one is of a
+ * recovery that failed.
+ */
 const endsFailedCreate: RawBuilder<boolean> = sql<boolean>`
-  sandbox_events.from_status IN ('pending', 'starting')
+  sandbox_events.version <= 3
+  AND sandbox_events.from_status IN ('pending', 'starting')
   AND sandbox_events.to_status <> 'running'
   AND sandbox_events.reason_code IS NOT NULL`;

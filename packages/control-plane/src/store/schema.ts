@@ -2,7 +2,10 @@
 import type {
   ApiKeyId,
   EventId,
+  GenerationId,
   HostId,
+  MemoryBackend,
+  RecoverySource,
   SandboxId,
   SandboxStatus,
   TeamId,
@@ -16,6 +19,7 @@ type NullableTimestamp = ColumnType<Date | null, Date | null | undefined, Date |
 type Defaulted<Value> = ColumnType<Value, Value | undefined, Value>;
 
 export type TemplateType = "base" | "snapshot";
+export type TemplateStatus = "creating" | "ready" | "deleting" | "deleted";
 export type HostType = "regular" | "byoc";
 export type HostStatus = "online" | "unreachable";
 
@@ -34,6 +38,14 @@ interface TemplateTable {
   memory_mib: number | null;
   disk_mib: number;
   created_at: Timestamp;
+  host_id: Defaulted<HostId | null>;
+  generation_id: Defaulted<GenerationId | null>;
+  source_sandbox_id: Defaulted<SandboxId | null>;
+  size_bytes: Generated<number>;
+  engine: Defaulted<string | null>;
+  status: Defaulted<TemplateStatus>;
+  deadline_at: NullableTimestamp;
+  deleted_at: NullableTimestamp;
 }
 
 interface ApiKeyTable {
@@ -85,6 +97,11 @@ interface SandboxTable {
   timeout_seconds: Defaulted<number | null>;
   on_timeout: Defaulted<TimeoutAction>;
   last_active_at: Timestamp;
+  memory_backend: Defaulted<MemoryBackend | null>;
+  recoverable: Defaulted<RecoverySource[]>;
+  paused_at: NullableTimestamp;
+  pause_failures: Generated<number>;
+  pause_retry_at: NullableTimestamp;
 }
 
 interface SandboxEventTable {
@@ -157,4 +174,9 @@ export const sandboxColumns = [
   "timeout_seconds",
   "on_timeout",
   "last_active_at",
+  "memory_backend",
+  "recoverable",
+  "paused_at",
+  "pause_failures",
+  "pause_retry_at",
 ] as const;

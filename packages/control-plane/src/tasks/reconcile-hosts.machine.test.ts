@@ -1,4 +1,4 @@
-import { newId } from "@wrenn/contract";
+import { WrennError } from "@wrenn/contract";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { TestDatabase } from "../testing/test-database.ts";
 import { eventually, gate, TestServer } from "../testing/test-server.ts";
@@ -41,16 +41,19 @@ async function interruptedCreate(): Promise<{ uuid: string; release: () => void 
   return { uuid: row?.id ?? "", release: () => held.open() };
 }
 
-test("a sandbox that died is an error with the host's reason, and its tombstone is removed", async () => {
+test("a sandbox that died is an error with the host's reason, and its host keeps what it can be recovered from", async () => {
   const { id, uuid } = await server.create();
   server.agent.kill(uuid, "guest_out_of_memory", "Out of memory and no killable processes");
   await eventually(async () => {
     expect((await server.call("GET", `/v1/sandboxes/${id}`)).body).toMatchObject({
       status: "error",
       status_reason: { code: "guest_out_of_memory", message: "Out of memory and no killable processes" },
+      recoverable: ["disk"],
+      memory_backend: null,
     });
-    expect(server.agent.destroys).toEqual([uuid]);
   });
+  await twoLooks();
+  expect(server.agent.destroys).toEqual([]);
   expect(await server.eventsOf(uuid)).toEqual(["none→starting", "starting→running", "running→error"]);
 });
 
@@ -76,10 +79,11 @@ test("a sandbox that a host forgets for one look only goes on", async () => {
   expect(await server.eventsOf(uuid)).toEqual(["none→starting", "starting→running"]);
 });
 
-test("a sandbox on a host that no row expects is destroyed once it has been seen twice", async () => {
-  const id = newId("sandbox");
-  server.agent.plant(id, new Date());
-  await eventually(() => expect(server.agent.destroys).toEqual([id]));
+test("a sandbox that a host still has after its end is destroyed once it has been seen twice", async () => {
+  const { id, uuid } = await server.create();
+  await server.call("DELETE", `/v1/sandboxes/${id}`);
+  server.agent.plant(uuid, new Date());
+  await eventually(() => expect(server.agent.destroys).toEqual([uuid, uuid]));
 });
 
 test("a sandbox that is only being created is nobody's orphan", async () => {
@@ -88,20 +92,6 @@ test("a sandbox that is only being created is nobody's orphan", async () => {
   expect(server.agent.destroys).toEqual([]);
   release();
   await eventually(async () => expect(await server.statusOf(uuid)).toBe("running"));
-});
-
-test("a database that has never heard of a host's sandboxes, older than it, does not touch them and says so", async () => {
-  const older = [newId("sandbox"), newId("sandbox")];
-  for (const id of older) server.agent.plant(id, new Date(Date.now() - 3_600_000));
-  await twoLooks();
-  expect(server.agent.destroys).toEqual([]);
-  const reports = server.logged.filter((line) => line.includes("refusing to touch them"));
-  expect(reports).toHaveLength(1);
-  for (const id of older) expect(reports[0]).toContain(id);
-  // Using the new database does not make them its own.
-  await server.create();
-  await twoLooks();
-  expect(server.agent.destroys).toEqual([]);
 });
 
 test("a create that nobody completes is completed when the host has the sandbox", async () => {
@@ -171,8 +161,67 @@ test("replicas do not double the work", async () => {
   await server.startReplica();
   const { uuid } = await server.create();
   server.agent.kill(uuid, "vm_died", "gone");
-  await eventually(() => expect(server.agent.destroys).toEqual([uuid]));
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("error"));
   await twoLooks();
-  expect(server.agent.destroys).toEqual([uuid]);
   expect(await server.eventsOf(uuid)).toEqual(["none→starting", "starting→running", "running→error"]);
+});
+
+test("a call that is never answered stops neither later rounds nor the requests of users", async () => {
+  await server.stopReplicas();
+  const { url } = await server.startReplica({ bounds: { roundMs: 150 } });
+  const { id, uuid } = await server.create({});
+  const never = gate();
+  let looks = 0;
+  server.agent.beforeList = async () => {
+    looks += 1;
+    if (looks === 1) await never.opened;
+  };
+  await eventually(() => expect(looks).toBeGreaterThan(3));
+  expect(server.logged.some((line) => line.includes("was stuck and given up"))).toBe(true);
+  server.agent.kill(uuid, "vm_died", "gone");
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("error"));
+  expect((await server.call("DELETE", `/v1/sandboxes/${id}`, { url })).status).toBe(204);
+  never.open();
+});
+
+test("a sandbox that stands still for a snapshot has not died, and a paused one is not gone", async () => {
+  const { id, uuid } = await server.create();
+  const held = gate();
+  server.agent.beforeSnapshot = async () => held.opened;
+  const taking = server.post("/v1/snapshots", { sandbox_id: id });
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("snapshotting"));
+  // Longer than anybody should take: it is still the host that says when it is over.
+  await server.query("UPDATE sandboxes SET deadline_at = now()");
+  await twoLooks();
+  expect(await server.statusOf(uuid)).toBe("snapshotting");
+  held.open();
+  expect((await taking).status).toBe(201);
+  await server.call("POST", `/v1/sandboxes/${id}/pause`);
+  await twoLooks();
+  expect(await server.statusOf(uuid)).toBe("paused");
+  expect(server.agent.destroys).toEqual([]);
+});
+
+test("a sandbox that was thought to be lost or paused, and runs, is running again", async () => {
+  const { uuid } = await server.create();
+  const kept = server.agent.sandboxes.get(uuid);
+  if (kept === undefined) throw new Error("no sandbox");
+  server.agent.sandboxes.delete(uuid);
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("error"));
+  server.agent.sandboxes.set(uuid, kept);
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("running"));
+  await server.query("UPDATE sandboxes SET status = 'paused', version = version + 1");
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("running"));
+  expect(server.agent.destroys).toEqual([]);
+});
+
+test("what a create left on its host though it had failed is removed", async () => {
+  server.agent.beforeCreate = async () => {
+    throw new WrennError("engine_failed");
+  };
+  expect((await server.post("/v1/sandboxes", {})).status).toBe(500);
+  const [row] = await server.query<{ id: string }>("SELECT id FROM sandboxes");
+  server.agent.plant(row?.id ?? "", new Date());
+  await eventually(() => expect(server.agent.destroys).toEqual([row?.id]));
+  expect(await server.statusOf(row?.id ?? "")).toBe("error");
 });

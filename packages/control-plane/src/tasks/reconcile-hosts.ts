@@ -4,20 +4,25 @@
  * moved meanwhile is left for the next round. A host that does not answer keeps its sandboxes as they are.
  */
 import { intervals, parseUuid, WrennError } from "@wrenn/contract";
-import type { hostAgentProto, SandboxId } from "@wrenn/contract";
+import type { hostAgentProto, SandboxId, SandboxStatus } from "@wrenn/contract";
 import type { Logger } from "pino";
 import type pg from "pg";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
 import { refreshHost } from "../services/hosts.ts";
+import type { HeldBack } from "../services/held-back.ts";
+import { toRunning } from "../services/operations.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
+import type { Snapshots } from "../services/snapshots.ts";
 import { advisoryLocks, tryWithAdvisoryLock } from "../store/advisory-lock.ts";
 import { changeStatus } from "../store/change-status.ts";
+import type { StatusChange, StatusReason } from "../store/change-status.ts";
 import type { Store } from "../store/database.ts";
 import { listHosts, recordSilence } from "../store/hosts.ts";
-import { sandboxesOccupying, statusesOf } from "../store/sandboxes.ts";
+import { recordRecoverable, sandboxesResident, statusesOf } from "../store/sandboxes.ts";
 import type { HostRow } from "../store/schema.ts";
-import { planReconciliation } from "./reconciliation-plan.ts";
+import { mayBeLost, planReconciliation } from "./reconciliation-plan.ts";
 import type { Action } from "./reconciliation-plan.ts";
+import { SnapshotReconciler } from "./reconcile-snapshots.ts";
 import { Sightings } from "./sightings.ts";
 
 export interface ReconcilerOptions {
@@ -25,28 +30,35 @@ export interface ReconcilerOptions {
   readonly pool: pg.Pool;
   readonly clients: HostClients;
   readonly sandboxes: Sandboxes;
+  readonly snapshots: Snapshots;
+  readonly heldBack: HeldBack;
+  /** An operator has decided that what hosts have is to be made what the database says, whatever is lost by it. */
+  readonly trustDatabase: boolean;
   readonly log: Logger;
-  readonly onChange: (id: SandboxId) => void;
+  readonly onChange: (id: SandboxId, status?: SandboxStatus) => void;
   /** Told of every look at a host: what it said of itself, or null when it did not answer. */
   readonly onLook?: (host: HostRow, facts: hostAgentProto.GetHostResponse | null) => void;
   readonly intervalMs?: number;
   readonly hostSilenceMs?: number;
 }
 
-type Row = Awaited<ReturnType<typeof sandboxesOccupying>>[number];
+/** So few may be lost at once, whatever share of a host's sandboxes they are, and are given up as any one is. */
+const fewestHeldBack = 3;
+
+type Row = Awaited<ReturnType<typeof sandboxesResident>>[number];
 
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #minAgeMs: number;
   readonly #silenceMs: number;
   readonly #sightings = new Map<string, Sightings>();
-  /** Sandboxes of other databases, by host, so that each is reported once. */
-  readonly #foreign = new Map<string, string>();
+  readonly #snapshots: SnapshotReconciler;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#minAgeMs = (options.intervalMs ?? intervals.reconcile) / 2;
     this.#silenceMs = options.hostSilenceMs ?? intervals.hostSilence;
+    this.#snapshots = new SnapshotReconciler(options);
   }
 
   /** One round over all hosts, unless another replica is at it. */
@@ -69,7 +81,7 @@ export class Reconciler {
   async #reconcile(host: HostRow, signal: AbortSignal): Promise<void> {
     const { store, clients } = this.#options;
     const client = clients.get(host.address);
-    const rows = await sandboxesOccupying(store, host.id);
+    const rows = await sandboxesResident(store, host.id);
     let held: hostAgentProto.Sandbox[];
     try {
       const facts = await refreshHost(store, client, host);
@@ -81,9 +93,36 @@ export class Reconciler {
     if (host.contact_lost_at !== null) this.#options.log.info({ hostId: host.id }, "a host agent answers again");
     const sightings = this.#sightingsOf(host);
     const actions = planReconciliation(rows, held, sightings);
-    sightings.endLook();
-    await this.#applyAll(actions, client, signal);
-    await this.#removeOrphans(actions, host, held, client, signal);
+    await this.#applyAll(this.#guarded(host, rows, held, actions), client, signal);
+    await this.#removeOrphans(actions, host, client, signal);
+    try {
+      await this.#snapshots.reconcile({ host, client, held, sightings, signal });
+    } finally {
+      sightings.endLook();
+    }
+  }
+
+  /**
+   * A host that has lost most of what it should have is more likely another one, or another directory of it, than a host that has lost
+   * it: its sandboxes are `missing` until it has them again, or an operator has decided that they are lost.
+   */
+  #guarded(
+    host: HostRow,
+    rows: readonly Row[],
+    held: readonly hostAgentProto.Sandbox[],
+    actions: readonly Action<Row>[],
+  ): Action<Row>[] {
+    const ids = new Set(held.map(({ sandboxId }) => sandboxId));
+    // Counted on this look, whether or not each has been missed before: they need not have come to be at the same time.
+    const absent = rows.filter((row) => !ids.has(row.id) && mayBeLost(row));
+    const present = rows.filter(({ id }) => ids.has(id)).length;
+    const isHeldBack = !this.#options.trustDatabase && absent.length >= fewestHeldBack && absent.length > present;
+    const wouldBeLost = actions.some((action) => action.do === "mark_lost");
+    this.#options.heldBack.note("lost_sandboxes", host.id, isHeldBack && wouldBeLost ? absent.map(({ id }) => id) : []);
+    return actions.flatMap((action) => {
+      if (action.do !== "mark_lost" || !isHeldBack) return [action];
+      return action.row.status === "running" ? [{ do: "mark_missing" as const, row: action.row }] : [];
+    });
   }
 
   async #recordSilence(host: HostRow, rows: readonly Row[], error: unknown): Promise<void> {
@@ -110,7 +149,7 @@ export class Reconciler {
         } catch (error) {
           this.#options.log.error({ sandboxId: action.row.id, action: action.do, err: error }, "could not reconcile");
         } finally {
-          this.#options.onChange(action.row.id);
+          this.#options.onChange(action.row.id, action.do === "mark_paused" ? "paused" : undefined);
         }
       }),
     );
@@ -121,49 +160,63 @@ export class Reconciler {
     const { row } = action;
     switch (action.do) {
       case "mark_running": {
+        const { held, reason } = action;
         const startedAt = row.started_at ?? new Date();
-        const changed = await changeStatus(store, { from: row, to: "running", engine: action.engine, startedAt });
-        if (changed !== null) log.info({ sandboxId: row.id, was: row.status }, "a sandbox runs after all");
-        return;
+        return this.#change({ from: row, ...toRunning(held), startedAt, reason }, "a sandbox runs after all");
       }
-      case "mark_error": {
-        const changed = await changeStatus(store, { from: row, to: "error", reason: action.reason });
-        if (changed === null) return;
-        log.error({ sandboxId: row.id, was: row.status, reason: action.reason }, "a sandbox died");
-        if (action.tombstone) await client.ensureDestroyed(row.id);
-        return;
+      case "mark_paused":
+        return this.#change({ from: row, to: "paused", reason: action.reason }, "a sandbox is paused after all");
+      case "mark_dead": {
+        const { reason, recoverable } = action;
+        const startedAt = row.started_at ?? new Date();
+        return this.#change({ from: row, to: "error", reason, recoverable, startedAt }, "a sandbox died");
       }
+      case "mark_failed":
+        return this.#change({ from: row, to: "error", reason: action.reason }, "a creation was cut short");
+      case "mark_lost":
+        if (row.status === "error") return recordRecoverable(store, row, []);
+        return this.#change({ from: row, to: "error", reason: lost }, "a sandbox is lost");
+      case "mark_missing":
+        return this.#change({ from: row, to: "missing", reason: mostLost }, "a sandbox is missing");
+      case "note_recoverable":
+        return recordRecoverable(store, row, action.recoverable);
+      case "revive":
+        return this.#change({ from: row, to: action.to, deadlineMs: 0 }, "a sandbox is there after all");
+      case "remove_remains":
+        return client.ensureDestroyed(row.id);
       case "finish_destroy":
         await sandboxes.finishDestroy(row);
         log.info({ sandboxId: row.id }, "completed a destroy");
     }
   }
 
+  async #change(change: StatusChange & { readonly from: Row }, what: string): Promise<void> {
+    const { store, log } = this.#options;
+    if ((await changeStatus(store, change)) === null) return;
+    const about = { sandboxId: change.from.id, was: change.from.status, reason: change.reason ?? undefined };
+    if (change.to === "error" || change.to === "missing") log.error(about, what);
+    else log.info(about, what);
+  }
+
   /**
-   * Destroys what no row expects. The database is asked once more right before. A sandbox that it has never heard of and
-   * that is older than its acquaintance with the host belongs to another database, such as the one that this one
-   * replaced: it is reported and never touched.
+   * Destroys what no row expects. The database is asked once more right before. Rows are made before a host is asked for anything and
+   * stay for ever, so what has none belongs to another database, or to a later state of this one: it is reported and not touched.
    */
   async #removeOrphans(
     actions: readonly Action<Row>[],
     host: HostRow,
-    held: readonly hostAgentProto.Sandbox[],
     client: HostClient,
     signal: AbortSignal,
   ): Promise<void> {
-    const { store, log } = this.#options;
+    const { store, log, heldBack, trustDatabase } = this.#options;
     const ids = actions.flatMap((action) => (action.do === "remove_orphan" ? [parseUuid("sandbox", action.id)] : []));
     const known = await statusesOf(store, ids);
-    const foreign: SandboxId[] = [];
+    const unknown = trustDatabase ? [] : ids.filter((id) => !known.has(id));
+    heldBack.note("unknown_sandboxes", host.id, unknown);
     for (const id of ids) {
       if (signal.aborted) return;
       const row = known.get(id);
-      if (row?.hostId === host.id && row.occupies) continue;
-      const sandbox = held.find(({ sandboxId }) => sandboxId === id);
-      if (row === undefined && bornBefore(sandbox, host.created_at)) {
-        foreign.push(id);
-        continue;
-      }
+      if (unknown.includes(id) || (row?.hostId === host.id && row.isResident)) continue;
       try {
         await client.ensureDestroyed(id);
         log.warn({ sandboxId: id, hostId: host.id }, "destroyed a sandbox that should not exist");
@@ -171,19 +224,6 @@ export class Reconciler {
         log.error({ sandboxId: id, hostId: host.id, err: error }, "could not destroy a sandbox that should not exist");
       }
     }
-    this.#reportForeign(host, foreign);
-  }
-
-  #reportForeign(host: HostRow, foreign: readonly SandboxId[]): void {
-    const report = foreign.toSorted().join(" ");
-    if (report === (this.#foreign.get(host.id) ?? "")) return;
-    this.#foreign.set(host.id, report);
-    if (foreign.length === 0) return;
-    this.#options.log.error(
-      { hostId: host.id, sandboxIds: foreign },
-      "the host holds sandboxes that this database has never heard of and that are older than it: refusing to touch " +
-        "them. Start Wrenn with the database they belong to, or end them on the host",
-    );
   }
 
   #sightingsOf(host: HostRow): Sightings {
@@ -193,8 +233,9 @@ export class Reconciler {
   }
 }
 
-/** A sandbox that does not say when it was made counts as older: in doubt nothing is destroyed. */
-function bornBefore(sandbox: hostAgentProto.Sandbox | undefined, time: Date): boolean {
-  const created = sandbox?.createdAt;
-  return created === undefined || Number(created.seconds) * 1000 + created.nanos / 1e6 < time.getTime();
-}
+const lost: StatusReason = { code: "vm_died", message: "The host no longer has the sandbox." };
+
+const mostLost: StatusReason = {
+  code: "host_unavailable",
+  message: "The host has neither this sandbox nor most others that it should have; an operator has to decide.",
+};

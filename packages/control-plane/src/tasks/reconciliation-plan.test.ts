@@ -10,13 +10,19 @@ const { SandboxState, DeathSchema } = hostAgentProto;
 const id = newId("sandbox");
 
 function row(status: SandboxStatus, overdue = false, version = 1): ExpectedSandbox {
-  return { id, status, version, overdue };
+  return { id, status, version, overdue, started_at: new Date(0), recoverable: [] };
+}
+
+/** One that has never run. */
+function unborn(status: SandboxStatus, overdue = false): ExpectedSandbox {
+  return { ...row(status, overdue), started_at: null };
 }
 
 function held(state: hostAgentProto.SandboxState, sandboxId: string = id): HeldSandbox {
+  const common = { sandboxId, state, engine: "e", memoryBackend: "" };
   return state === SandboxState.DEAD
-    ? { sandboxId, state, engine: "e", death: create(DeathSchema, { code: "guest_panicked", message: "panic" }) }
-    : { sandboxId, state, engine: "e" };
+    ? { ...common, recoverable: ["disk"], death: create(DeathSchema, { code: "guest_panicked", message: "panic" }) }
+    : { ...common, recoverable: [] };
 }
 
 /** What is done on the first look and on one that comes later and shows the same. */
@@ -27,7 +33,7 @@ function twoLooks(rows: ExpectedSandbox[], list: HeldSandbox[]): string[][] {
     now = time;
     const actions = planReconciliation(rows, list, sightings);
     sightings.endLook();
-    return actions.map((action) => (action.do === "mark_error" ? `mark_error ${action.reason.code}` : action.do));
+    return actions.map((action) => ("reason" in action ? `${action.do} ${action.reason?.code ?? "-"}` : action.do));
   });
 }
 
@@ -35,29 +41,85 @@ const nothing = [[], []];
 const once = (action: string): string[][] => [[action], [action]];
 const onSecondLook = (action: string): string[][] => [[], [action]];
 
+const { RUNNING, PAUSED, DEAD, PAUSING, RESUMING, SNAPSHOTTING, CREATING, DESTROYING } = SandboxState;
+
 test.each([
-  ["starting", false, SandboxState.CREATING, nothing],
-  ["starting", true, SandboxState.CREATING, nothing],
-  ["starting", false, SandboxState.RUNNING, once("mark_running")],
-  ["starting", false, SandboxState.DEAD, once("mark_error guest_panicked")],
-  ["starting", false, undefined, nothing],
-  ["starting", true, undefined, onSecondLook("mark_error create_interrupted")],
-  ["running", false, SandboxState.RUNNING, nothing],
-  ["running", false, SandboxState.CREATING, nothing],
-  ["running", false, SandboxState.DESTROYING, nothing],
-  ["running", false, SandboxState.DEAD, once("mark_error guest_panicked")],
-  ["running", false, undefined, onSecondLook("mark_error vm_died")],
-  ["missing", false, SandboxState.RUNNING, once("mark_running")],
-  ["missing", false, SandboxState.DEAD, once("mark_error guest_panicked")],
-  ["missing", false, undefined, onSecondLook("mark_error vm_died")],
-  ["stopping", false, SandboxState.RUNNING, nothing],
+  ["starting", false, CREATING, nothing],
+  ["starting", true, CREATING, nothing],
+  ["starting", false, RUNNING, once("mark_running -")],
+  ["starting", true, PAUSED, onSecondLook("mark_running -")],
+  // Of a sandbox that has run before: it is being recovered.
+  ["starting", false, DEAD, nothing],
+  ["starting", true, DEAD, once("mark_dead guest_panicked")],
+  ["running", false, RUNNING, nothing],
+  ["running", false, CREATING, nothing],
+  ["running", false, DESTROYING, nothing],
+  ["running", false, SNAPSHOTTING, nothing],
+  ["running", false, PAUSING, nothing],
+  ["running", false, PAUSED, once("mark_paused -")],
+  ["running", false, DEAD, once("mark_dead guest_panicked")],
+  ["running", false, undefined, onSecondLook("mark_lost")],
+  ["snapshotting", false, RUNNING, nothing],
+  ["snapshotting", false, SNAPSHOTTING, nothing],
+  ["snapshotting", true, SNAPSHOTTING, nothing],
+  ["snapshotting", true, RUNNING, onSecondLook("mark_running -")],
+  ["snapshotting", true, PAUSED, onSecondLook("mark_running -")],
+  ["snapshotting", false, DEAD, once("mark_dead guest_panicked")],
+  ["snapshotting", false, undefined, onSecondLook("mark_lost")],
+  ["pausing", false, RUNNING, nothing],
+  ["pausing", true, RUNNING, onSecondLook("mark_running host_unavailable")],
+  ["pausing", true, PAUSING, nothing],
+  ["pausing", false, PAUSED, once("mark_paused -")],
+  ["pausing", false, DEAD, once("mark_dead guest_panicked")],
+  ["pausing", false, undefined, onSecondLook("mark_lost")],
+  ["paused", false, PAUSED, nothing],
+  ["paused", false, RESUMING, nothing],
+  ["paused", false, SNAPSHOTTING, nothing],
+  ["paused", false, RUNNING, onSecondLook("revive")],
+  ["paused", false, DEAD, once("mark_dead guest_panicked")],
+  ["paused", false, undefined, onSecondLook("mark_lost")],
+  ["resuming", false, PAUSED, nothing],
+  ["resuming", true, PAUSED, onSecondLook("mark_paused host_unavailable")],
+  ["resuming", true, RESUMING, nothing],
+  ["resuming", false, RUNNING, once("mark_running -")],
+  ["resuming", false, DEAD, once("mark_dead guest_panicked")],
+  ["resuming", false, undefined, onSecondLook("mark_lost")],
+  ["missing", false, RUNNING, once("mark_running -")],
+  ["missing", false, PAUSED, once("mark_paused -")],
+  ["missing", false, PAUSING, nothing],
+  ["missing", false, DEAD, once("mark_dead guest_panicked")],
+  ["missing", false, undefined, onSecondLook("mark_lost")],
+  ["error", false, DEAD, once("note_recoverable")],
+  ["error", false, RUNNING, onSecondLook("revive")],
+  ["error", false, PAUSED, onSecondLook("revive")],
+  ["error", false, undefined, nothing],
+  ["stopping", false, RUNNING, nothing],
   ["stopping", false, undefined, nothing],
-  ["stopping", true, SandboxState.RUNNING, once("finish_destroy")],
+  ["stopping", true, RUNNING, once("finish_destroy")],
+  ["stopping", true, PAUSED, once("finish_destroy")],
   ["stopping", true, undefined, once("finish_destroy")],
   ["pending", false, undefined, nothing],
-  ["pending", true, undefined, once("mark_error create_interrupted")],
+  ["pending", true, undefined, once("mark_failed create_interrupted")],
 ] as const)("%s (overdue: %s) while the host says %s", (status, overdue, state, expected) => {
   expect(twoLooks([row(status, overdue)], state === undefined ? [] : [held(state)])).toEqual(expected);
+});
+
+test.each([
+  ["starting", false, DEAD, once("mark_dead guest_panicked")],
+  ["starting", false, undefined, nothing],
+  ["starting", true, undefined, onSecondLook("mark_failed create_interrupted")],
+  ["error", false, RUNNING, onSecondLook("remove_remains")],
+] as const)(
+  "%s (overdue: %s), of one that has never run, while the host says %s",
+  (status, overdue, state, expected) => {
+    expect(twoLooks([unborn(status, overdue)], state === undefined ? [] : [held(state)])).toEqual(expected);
+  },
+);
+
+test("what a dead sandbox can be recovered from is noted once, and forgotten when its host no longer has it", () => {
+  const dead: ExpectedSandbox = { ...row("error"), recoverable: ["disk"] };
+  expect(twoLooks([dead], [held(DEAD)])).toEqual(nothing);
+  expect(twoLooks([dead], [])).toEqual(onSecondLook("mark_lost"));
 });
 
 test("what no row expects is an orphan on the second look, unless it is on its way out", () => {

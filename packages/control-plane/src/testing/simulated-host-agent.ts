@@ -9,43 +9,32 @@ import http from "node:http";
 import net from "node:net";
 import type { Duplex } from "node:stream";
 import { create } from "@bufbuild/protobuf";
-import { timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { asWrennError, consoleLimits, guestAgentPort, hostAgentProto, toErrorInfo, WrennError } from "@wrenn/contract";
-import type { ErrorCode } from "@wrenn/contract";
 import { SimulatedGuest } from "./simulated-guest.ts";
+import { SimulatedSandboxes } from "./simulated-sandboxes.ts";
 
-const { SandboxState, SandboxSchema, DeathSchema, ErrorInfoSchema, HostAgent } = hostAgentProto;
+const { SandboxState, ErrorInfoSchema, HostAgent } = hostAgentProto;
 
-export class SimulatedHostAgent {
+export class SimulatedHostAgent extends SimulatedSandboxes {
   readonly guest: SimulatedGuest;
   /** Ports of the sandboxes on which the guest listens. */
   readonly openPorts = new Set<number>([guestAgentPort, 8080]);
   /** Where a real guest agent listens on this machine; while set, it is every sandbox's. */
   realGuestAgentPort: number | undefined;
-  readonly sandboxes = new Map<string, hostAgentProto.Sandbox>();
-  /** What sandboxes have printed on their consoles, by id. One byte a character. */
-  readonly consoles = new Map<string, string>();
-  /** Every request to create, in order. */
-  readonly creates: hostAgentProto.CreateSandboxRequest[] = [];
-  readonly destroys: string[] = [];
   cpuCount = 2;
   memoryMib = 8192;
   slotsReady = 3;
-  /** What each creation says of its steps. */
-  createSteps: { step: string; milliseconds: number }[] = [];
   tunnelsOpened = 0;
-  /** Called before a create, a destroy or a listing is carried out; may wait, and may throw. */
-  beforeCreate: (id: string) => Promise<void> = async () => undefined;
-  beforeDestroy: (id: string) => Promise<void> = async () => undefined;
-  beforeList: () => Promise<void> = async () => undefined;
   readonly #socketPath: string;
   readonly #connections = new Set<net.Socket>();
+  readonly #tunnels = new Map<string, Set<Duplex>>();
   #server: http.Server | undefined;
 
   private constructor(socketPath: string, guest: SimulatedGuest) {
+    super();
     this.#socketPath = socketPath;
     this.guest = guest;
   }
@@ -87,22 +76,6 @@ export class SimulatedHostAgent {
     this.#server = server;
   }
 
-  /** As if the VM had died: the agent keeps a tombstone. */
-  kill(id: string, code: ErrorCode, message: string): void {
-    const sandbox = this.sandboxes.get(id);
-    if (sandbox === undefined) throw new Error(`the host has no sandbox ${id}`);
-    sandbox.state = SandboxState.DEAD;
-    sandbox.death = create(DeathSchema, { code, message, at: timestampNow() });
-  }
-
-  /** As if it had been made by somebody else. */
-  plant(id: string, createdAt: Date, state: hostAgentProto.SandboxState = SandboxState.RUNNING): void {
-    this.sandboxes.set(
-      id,
-      create(SandboxSchema, { sandboxId: id, state, engine: "qemu-tcg", createdAt: timestampFromDate(createdAt) }),
-    );
-  }
-
   #routes(router: ConnectRouter): void {
     router.service(HostAgent, {
       getHost: () => ({
@@ -114,15 +87,24 @@ export class SimulatedHostAgent {
         slotsReady: this.slotsReady,
         slotsInUse: this.sandboxes.size,
       }),
-      createSandbox: async (request) => answering(async () => ({ sandbox: await this.#create(request) })),
+      createSandbox: async (request) => answering(async () => ({ sandbox: await this.createSandbox(request) })),
       destroySandbox: async ({ sandboxId }) =>
         answering(async () => {
-          await this.beforeDestroy(sandboxId);
-          if (!this.sandboxes.delete(sandboxId)) throw new WrennError("sandbox_not_found");
-          this.destroys.push(sandboxId);
+          await this.destroySandbox(sandboxId);
           return {};
         }),
-      getSandbox: async ({ sandboxId }) => answering(async () => ({ sandbox: this.#get(sandboxId) })),
+      pauseSandbox: async ({ sandboxId }) => answering(async () => ({ sandbox: await this.pauseSandbox(sandboxId) })),
+      resumeSandbox: async (request) => answering(async () => ({ sandbox: await this.resumeSandbox(request) })),
+      recoverSandbox: async (request) => answering(async () => ({ sandbox: await this.recoverSandbox(request) })),
+      forkSandbox: async (request) => answering(async () => ({ sandboxes: await this.forkSandbox(request) })),
+      createSnapshot: async (request) => answering(async () => ({ snapshot: await this.takeSnapshot(request) })),
+      deleteSnapshot: async ({ templateId }) =>
+        answering(async () => {
+          await this.deleteSnapshot(templateId);
+          return {};
+        }),
+      listSnapshots: async () => answering(async () => ({ snapshots: [...this.snapshots.values()] })),
+      getSandbox: async ({ sandboxId }) => answering(async () => ({ sandbox: this.find(sandboxId) })),
       listSandboxes: async () =>
         answering(async () => {
           await this.beforeList();
@@ -132,41 +114,17 @@ export class SimulatedHostAgent {
     });
   }
 
-  #get(id: string): hostAgentProto.Sandbox {
-    const sandbox = this.sandboxes.get(id);
-    if (sandbox === undefined) throw new WrennError("sandbox_not_found");
-    return sandbox;
-  }
-
   #readConsole(id: string, offset: number): { text: string; offset: bigint; nextOffset: bigint } {
-    this.#get(id);
+    this.find(id);
     const printed = this.consoles.get(id) ?? "";
     const from = Math.min(offset, printed.length);
     const text = printed.slice(from, from + consoleLimits.answerBytes);
     return { text, offset: BigInt(from), nextOffset: BigInt(from + text.length) };
   }
 
-  async #create(request: hostAgentProto.CreateSandboxRequest): Promise<hostAgentProto.Sandbox> {
-    this.creates.push(request);
-    const sandbox = create(SandboxSchema, {
-      sandboxId: request.sandboxId,
-      state: SandboxState.CREATING,
-      vcpus: request.vcpus,
-      memoryMib: request.memoryMib,
-      diskMib: request.diskMib,
-      engine: "qemu-tcg",
-      createdAt: timestampNow(),
-      createSteps: this.createSteps,
-    });
-    this.sandboxes.set(request.sandboxId, sandbox);
-    try {
-      await this.beforeCreate(request.sandboxId);
-    } catch (error) {
-      this.sandboxes.delete(request.sandboxId);
-      throw error;
-    }
-    sandbox.state = SandboxState.RUNNING;
-    return sandbox;
+  protected breakTunnels(id: string): void {
+    for (const tunnel of this.#tunnels.get(id) ?? []) tunnel.destroy();
+    this.#tunnels.delete(id);
   }
 
   #tunnel(authority: string, socket: Duplex, head: Buffer): void {
@@ -174,11 +132,17 @@ export class SimulatedHostAgent {
     const [id = "", port = ""] = authority.split(":");
     const sandbox = this.sandboxes.get(id);
     if (sandbox === undefined) return refuse(socket, new WrennError("sandbox_not_found"));
-    if (sandbox.state !== SandboxState.RUNNING) return refuse(socket, new WrennError("sandbox_state_conflict"));
+    if (sandbox.state === SandboxState.PAUSED) return refuse(socket, new WrennError("sandbox_paused"));
+    if (sandbox.state !== SandboxState.RUNNING && sandbox.state !== SandboxState.SNAPSHOTTING) {
+      return refuse(socket, new WrennError("sandbox_state_conflict"));
+    }
     if (!this.openPorts.has(Number(port))) return refuse(socket, new WrennError("port_closed"));
     const real = Number(port) === guestAgentPort ? this.realGuestAgentPort : undefined;
     const guest = net.connect(real ?? this.guest.port, "127.0.0.1", () => {
       this.tunnelsOpened += 1;
+      const ofSandbox = this.#tunnels.get(id) ?? new Set();
+      this.#tunnels.set(id, ofSandbox.add(socket));
+      socket.once("close", () => ofSandbox.delete(socket));
       socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) guest.write(head);
       guest.pipe(socket).pipe(guest);

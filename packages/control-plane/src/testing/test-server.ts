@@ -7,13 +7,14 @@ import { deadlines, httpLimits } from "@wrenn/contract";
 import { createLog, wrennLayout } from "@wrenn/system";
 import pg from "pg";
 import type { Logger } from "pino";
+import { afterAll, beforeAll, beforeEach } from "vitest";
 import { z } from "zod";
 import type { Config } from "../config.ts";
 import { startControlPlane } from "../control-plane.ts";
 import type { ControlPlane, ServerBounds } from "../control-plane.ts";
 import { undescribedError } from "../http/errors.ts";
 import { SimulatedHostAgent } from "./simulated-host-agent.ts";
-import type { TestDatabase } from "./test-database.ts";
+import { TestDatabase } from "./test-database.ts";
 
 /** Whose pages may use a test's server. */
 export const allowedOrigin = "https://app.example.com";
@@ -21,10 +22,12 @@ export const allowedOrigin = "https://app.example.com";
 /** Rounds follow each other quickly, and a host counts as silent soon. */
 const quickBounds: ServerBounds = {
   reconcileMs: 60,
+  roundMs: deadlines.reconcileRound,
   hostSilenceMs: 400,
   drainMs: 500,
   sandboxActivityMs: 40,
   sandboxTimeoutsMs: 60,
+  sandboxTimeoutsResumeMs: 300_000,
   idempotencyKeysMs: 60,
   replicaSilenceMs: 300_000,
   requestHeadMs: deadlines.requestHead,
@@ -91,6 +94,7 @@ export class TestServer {
       listen: { host: "127.0.0.1", port: 0 },
       allowedOrigins: [allowedOrigin],
       localCredentials: undefined,
+      trustDatabase: false,
       logLevel: "trace" as const,
       ...changes.config,
     };
@@ -190,6 +194,33 @@ export class TestServer {
     );
     return rows.map((row) => `${row.from_status ?? "none"}→${row.to_status}`);
   }
+}
+
+/** One server for all tests of a file, whose host behaves well at the beginning of each. */
+export function useTestServer(bounds: Partial<ServerBounds> = {}): () => TestServer {
+  let database: TestDatabase | undefined;
+  let server: TestServer | undefined;
+  beforeAll(async () => {
+    database = await TestDatabase.start();
+    server = await TestServer.start(database, bounds);
+    // Room for whatever the tests before have left running.
+    server.agent.cpuCount = 64;
+    await server.giveHostMemory(262_144);
+  });
+  beforeEach(() => {
+    server?.agent.behave();
+  });
+  afterAll(async () => {
+    try {
+      await server?.stop();
+    } finally {
+      await database?.stop();
+    }
+  });
+  return () => {
+    if (server === undefined) throw new Error("the server has not been started");
+    return server;
+  };
 }
 
 /** Looks again until the look succeeds, for at most as long as any step of a test may take. */

@@ -4,7 +4,7 @@ import { openDatabase } from "../store/database.ts";
 import type { OpenDatabase, Store } from "../store/database.ts";
 import { ensureHost, recordContact } from "../store/hosts.ts";
 import { migrate, readMigrations } from "../store/migrate.ts";
-import { reserveSandbox } from "../store/sandboxes.ts";
+import { reserveSandbox } from "../store/reservations.ts";
 import type { HostRow, SandboxRow } from "../store/schema.ts";
 import type { TestDatabase } from "./test-database.ts";
 

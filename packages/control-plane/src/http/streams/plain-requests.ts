@@ -10,7 +10,14 @@ const everyStream = {
   tags: ["Commands"],
   params: sandboxParamsSchema,
   response: { 101: z.undefined().describe("Messages follow: docs/api.md, Streams.") },
-  errors: ["upgrade_required", "origin_not_allowed", "sandbox_state_conflict", "host_unavailable"],
+  errors: [
+    "upgrade_required",
+    "origin_not_allowed",
+    "sandbox_state_conflict",
+    "sandbox_paused",
+    "sandbox_busy",
+    "host_unavailable",
+  ],
 } satisfies FastifySchema;
 
 export function plainStreamRequests(): FastifyPluginAsyncZod {

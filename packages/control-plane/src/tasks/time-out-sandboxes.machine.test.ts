@@ -25,13 +25,18 @@ interface TestSandbox {
   readonly uuid: string;
 }
 
+/** One that is destroyed when nobody has used it for so many seconds. */
+async function createIdle(timeoutSeconds: number): Promise<TestSandbox> {
+  return server.create({ timeout_seconds: timeoutSeconds, on_timeout: "destroy" });
+}
+
 async function untilStopped({ uuid }: TestSandbox): Promise<void> {
   await eventually(async () => expect(await server.statusOf(uuid)).toBe("stopped"));
 }
 
 /** Resolves when a sandbox that was made now, and that nobody uses, has been idle for too long: so would every other have been. */
 async function whileAnotherTimesOut(): Promise<void> {
-  await untilStopped(await server.create({ timeout_seconds: 2 }));
+  await untilStopped(await createIdle(1));
 }
 
 /** A request into the sandbox whose answer does not end. The function that is returned ends it. */
@@ -80,7 +85,7 @@ async function pipeline(sandbox: TestSandbox): Promise<() => void> {
 test("a sandbox that nobody uses is destroyed after its timeout, with a reason and one event for each change", async () => {
   const untimed = await server.create();
   const patient = await server.create({ timeout_seconds: 3600 });
-  const idle = await server.create({ timeout_seconds: 1 });
+  const idle = await createIdle(1);
   await untilStopped(idle);
   const { body } = await server.call("GET", `/v1/sandboxes/${idle.id}`);
   expect(body).toMatchObject({ status_reason: { code: "idle_timeout" }, timeout_seconds: 1, expires_at: null });
@@ -104,7 +109,7 @@ test.each([
   ["a request that has not arrived whole", beginUpload],
   ["a pipelined request", pipeline],
 ])("%s keeps its sandbox for as long as it is open, and no longer", async (_what, open) => {
-  const sandbox = await server.create({ timeout_seconds: 1 });
+  const sandbox = await createIdle(1);
   const close = await open(sandbox);
   await whileAnotherTimesOut();
   expect(await server.statusOf(sandbox.uuid)).toBe("running");
@@ -115,17 +120,11 @@ test.each([
 test("short requests, pings and updates each begin the timeout anew", async () => {
   const headers = { "X-API-Key": server.key };
   const uses: [TestSandbox, (id: string) => Promise<{ status: number }>][] = [
-    [
-      await server.create({ timeout_seconds: 2 }),
-      async (id) => fetch(server.url, { headers: { ...headers, "Wrenn-Sandbox-Id": id } }),
-    ],
-    [await server.create({ timeout_seconds: 2 }), async (id) => server.call("POST", `/v1/sandboxes/${id}/ping`)],
-    [
-      await server.create({ timeout_seconds: 2 }),
-      async (id) => server.send("PATCH", `/v1/sandboxes/${id}`, { metadata: {} }),
-    ],
+    [await createIdle(1), async (id) => fetch(server.url, { headers: { ...headers, "Wrenn-Sandbox-Id": id } })],
+    [await createIdle(1), async (id) => server.call("POST", `/v1/sandboxes/${id}/ping`)],
+    [await createIdle(1), async (id) => server.send("PATCH", `/v1/sandboxes/${id}`, { metadata: {} })],
   ];
-  const unused = await server.create({ timeout_seconds: 4 });
+  const unused = await createIdle(2);
   await eventually(async () => {
     for (const [{ id }, use] of uses) expect((await use(id)).status).toBeLessThan(300);
     expect(await server.statusOf(unused.uuid)).toBe("stopped");
@@ -135,7 +134,7 @@ test("short requests, pings and updates each begin the timeout anew", async () =
 });
 
 test("looking at a sandbox is not using it", async () => {
-  const sandbox = await server.create({ timeout_seconds: 1 });
+  const sandbox = await createIdle(1);
   await eventually(async () => {
     expect((await server.call("GET", `/v1/sandboxes/${sandbox.id}`)).body).toMatchObject({ status: "stopped" });
   });
@@ -144,7 +143,7 @@ test("looking at a sandbox is not using it", async () => {
 test("a sandbox whose start takes longer than its timeout has all of it afterwards", async () => {
   const held = gate();
   server.agent.beforeCreate = async () => held.opened;
-  const creating = server.post("/v1/sandboxes", { timeout_seconds: 1 });
+  const creating = server.post("/v1/sandboxes", { timeout_seconds: 1, on_timeout: "destroy" });
   const [starting] = await eventually(async () => {
     const rows = await server.query<{ id: string }>("SELECT id FROM sandboxes");
     expect(rows).toHaveLength(1);
@@ -161,13 +160,13 @@ test("a sandbox whose start takes longer than its timeout has all of it afterwar
 });
 
 test("a sandbox whose host is away does not time out, and has all of its timeout when it is back", async () => {
-  const sandbox = await server.create({ timeout_seconds: 1 });
+  const sandbox = await createIdle(1);
   const close = await openStream(sandbox);
   await server.agent.pause();
   close();
   await eventually(async () => expect(await server.statusOf(sandbox.uuid)).toBe("missing"));
   await eventually(async () => {
-    const [row] = await server.query("SELECT last_active_at < now() - interval '3 seconds' AS idle FROM sandboxes");
+    const [row] = await server.query("SELECT last_active_at < now() - interval '2 seconds' AS idle FROM sandboxes");
     expect(row).toEqual({ idle: true });
   });
   expect(await server.statusOf(sandbox.uuid)).toBe("missing");
@@ -186,15 +185,92 @@ test("a destroy that fails is completed later", async () => {
     failures += 1;
     if (failures <= 3) throw new WrennError("engine_failed");
   };
-  const sandbox = await server.create({ timeout_seconds: 1 });
+  const sandbox = await createIdle(1);
   await untilStopped(sandbox);
   expect(failures).toBeGreaterThan(3);
   expect((await server.eventsOf(sandbox.uuid)).slice(2)).toEqual(["running→stopping", "stopping→stopped"]);
 });
 
+describe("when a pause is what is to happen", () => {
+  /** Paused when nobody has used it for a second, which is what happens unless something else is asked for. */
+  async function createPausing(): Promise<TestSandbox> {
+    return server.create({ timeout_seconds: 1 });
+  }
+
+  async function show({ id }: TestSandbox): Promise<unknown> {
+    return (await server.call("GET", `/v1/sandboxes/${id}`)).body;
+  }
+
+  test("a sandbox that nobody uses is paused, says why, and is what it was when it is resumed", async () => {
+    const sandbox = await createPausing();
+    await eventually(async () => expect(await server.statusOf(sandbox.uuid)).toBe("paused"));
+    expect(await show(sandbox)).toMatchObject({ status_reason: { code: "idle_timeout" }, on_timeout: "pause" });
+    expect(server.agent.destroys).toEqual([]);
+    await server.query("UPDATE sandboxes SET timeout_seconds = 600");
+    expect((await server.call("POST", `/v1/sandboxes/${sandbox.id}/resume`)).body).toMatchObject({
+      status_reason: null,
+    });
+    expect((await server.eventsOf(sandbox.uuid)).slice(2, 4)).toEqual(["running→pausing", "pausing→paused"]);
+  });
+
+  test("a sandbox whose pause fails goes on, says why, and is paused later, unless it is used meanwhile", async () => {
+    server.agent.beforePause = async () => {
+      throw new WrennError("host_out_of_disk", { message: "no room" });
+    };
+    const sandboxes = [await createPausing(), await createPausing()] as const;
+    for (const sandbox of sandboxes) {
+      await eventually(async () => {
+        expect(await show(sandbox)).toMatchObject({
+          status: "running",
+          status_reason: { code: "host_out_of_disk", message: expect.stringContaining("could not be paused: no room") },
+        });
+      });
+    }
+    await whileAnotherTimesOut();
+    expect(server.agent.asked).toHaveLength(2);
+    const [times] = await server.query(
+      `SELECT min(pause_retry_at) > now() AS waits, max(pause_retry_at) < now() + interval '31 seconds' AS soon,
+         bool_and(last_active_at < now() - interval '1 second') AS idle FROM sandboxes WHERE status = 'running'`,
+    );
+    expect(times).toEqual({ waits: true, soon: true, idle: true });
+    server.agent.behave();
+    const [unused, used] = sandboxes;
+    const close = await openStream(used);
+    await server.query("UPDATE sandboxes SET pause_retry_at = now()");
+    await eventually(async () => expect(await server.statusOf(unused.uuid)).toBe("paused"));
+    expect(await server.statusOf(used.uuid)).toBe("running");
+    close();
+    await eventually(async () => expect(await server.statusOf(used.uuid)).toBe("paused"));
+    expect(server.agent.destroys).not.toContain(unused.uuid);
+  });
+
+  test("of pauses that fail again and again the next is later and later, up to ten minutes", async () => {
+    server.agent.beforePause = async () => {
+      throw new WrennError("engine_failed");
+    };
+    const { uuid } = await createPausing();
+    const waits: number[] = [];
+    for (const failures of [1, 2, 3, 4, 5, 6, 7]) {
+      const [row] = await eventually(async () => {
+        const rows = await server.query<{ wait: number }>(
+          `SELECT extract(epoch FROM pause_retry_at - at)::int AS wait FROM sandboxes JOIN sandbox_events
+             ON sandbox_id = sandboxes.id AND sandbox_events.version = sandboxes.version
+             WHERE pause_failures = $1 AND status = 'running' AND sandboxes.id = $2`,
+          [failures, uuid],
+        );
+        expect(rows).toHaveLength(1);
+        return rows;
+      });
+      waits.push(row?.wait ?? 0);
+      await server.query("UPDATE sandboxes SET pause_retry_at = now()");
+    }
+    expect(waits).toEqual([30, 60, 120, 240, 480, 600, 600]);
+  });
+});
+
 test("two replicas destroy an idle sandbox once", async () => {
   await server.startReplica();
-  const sandboxes = await Promise.all(Array.from({ length: 4 }, async () => server.create({ timeout_seconds: 1 })));
+  const sandboxes = await Promise.all(Array.from({ length: 4 }, async () => createIdle(1)));
   for (const sandbox of sandboxes) {
     await untilStopped(sandbox);
     expect((await server.eventsOf(sandbox.uuid)).slice(2)).toEqual(["running→stopping", "stopping→stopped"]);
@@ -203,7 +279,7 @@ test("two replicas destroy an idle sandbox once", async () => {
 });
 
 test("an update that races with the timeout either keeps the sandbox or is told that it is too late", async () => {
-  const sandboxes = await Promise.all(Array.from({ length: 8 }, async () => server.create({ timeout_seconds: 1 })));
+  const sandboxes = await Promise.all(Array.from({ length: 8 }, async () => createIdle(1)));
   const outcomes = await Promise.all(
     sandboxes.map(async (sandbox, at) => {
       await eventually(async () => {
@@ -229,7 +305,7 @@ test("an update that races with the timeout either keeps the sandbox or is told 
 });
 
 test("a server that starts gives callers the time to return to sandboxes that were idle while there was none", async () => {
-  const sandbox = await server.create({ timeout_seconds: 2 });
+  const sandbox = await createIdle(2);
   await server.stopReplicas();
   await server.query("UPDATE sandboxes SET last_active_at = now() - interval '1 hour'");
   const [before] = await server.query<{ now: Date }>("SELECT now()");
@@ -251,9 +327,9 @@ describe("what is not recorded yet", () => {
 
   test("a sandbox outlives the loss of the database when it was used meanwhile, of whichever replica", async () => {
     const second = await server.startReplica();
-    const unused = await server.create({ timeout_seconds: 1 });
-    const used = await server.create({ timeout_seconds: 1 });
-    const pinged = await server.create({ timeout_seconds: 2 });
+    const unused = await createIdle(1);
+    const used = await createIdle(1);
+    const pinged = await createIdle(2);
     const close = await openStream(used, second.url);
     await server.call("POST", `/v1/sandboxes/${pinged.id}/ping`, { url: second.url });
     await database.pause();
@@ -262,7 +338,7 @@ describe("what is not recorded yet", () => {
       close();
       if (isAway) await database.resume();
     });
-    const ended = performance.now() + 4_000;
+    const ended = performance.now() + 2_500;
     await eventually(async () => {
       expect((await server.call("POST", `/v1/sandboxes/${pinged.id}/ping`, { url: second.url })).status).toBe(204);
       expect(performance.now()).toBeGreaterThan(ended);
@@ -284,13 +360,13 @@ describe("what is not recorded yet", () => {
     const link = await CuttableLink.to(server.databaseUrl);
     onTestFinished(() => link.close());
     const second = await server.startReplica({ config: { databaseUrl: link.through(server.databaseUrl) } });
-    const used = await server.create({ timeout_seconds: 1 });
+    const used = await createIdle(1);
     const close = await openStream(used, second.url);
     onTestFinished(close);
     link.cut();
     await eventually(async () => {
       const [row] = await server.query(
-        "SELECT min(complete_until) < now() - interval '4 seconds' AS behind FROM replicas",
+        "SELECT min(complete_until) < now() - interval '2 seconds' AS behind FROM replicas",
       );
       expect(row).toEqual({ behind: true });
     });
@@ -307,7 +383,7 @@ describe("what is not recorded yet", () => {
     await addReplica("1 hour");
     await server.startReplica({ bounds: { replicaSilenceMs: 1_500 } });
     const [before] = await server.query<{ now: Date }>("SELECT now()");
-    const sandbox = await server.create({ timeout_seconds: 1 });
+    const sandbox = await createIdle(1);
     await untilStopped(sandbox);
     const [after] = await server.query<{ at: Date }>("SELECT at FROM sandbox_events WHERE to_status = 'stopping'");
     expect((after?.at.getTime() ?? 0) - (before?.now.getTime() ?? 0)).toBeGreaterThan(1_000);

@@ -1,0 +1,142 @@
+/** Creating one sandbox, of a root filesystem or of a snapshot. creations.ts is where a request that may be a repeated one goes. */
+import { asWrennError, assertName, deadlines, newId, sandboxLimits, WrennError } from "@wrenn/contract";
+import type { CreateSandbox, TeamId } from "@wrenn/contract";
+import type { Scheduler } from "../hosts/scheduler.ts";
+import { changeStatus } from "../store/change-status.ts";
+import type { KeyedRequest } from "../store/idempotency-keys.ts";
+import type { NewSandbox } from "../store/reservations.ts";
+import type { NamedSandboxRow } from "../store/sandboxes.ts";
+import type { SandboxRow, TemplateRow } from "../store/schema.ts";
+import { tokenOwner } from "../store/snapshots.ts";
+import { findTemplate } from "../store/templates.ts";
+import { placeSandbox } from "./hosts.ts";
+import type { Placement } from "./hosts.ts";
+import { isOutcomeUnknown, toRunning } from "./operations.ts";
+import type { Operations, SandboxServices } from "./operations.ts";
+
+export class SandboxCreation {
+  readonly #with: SandboxServices;
+  readonly #operations: Operations;
+  readonly #scheduler: Scheduler;
+
+  constructor(services: SandboxServices, operations: Operations, scheduler: Scheduler) {
+    this.#with = services;
+    this.#operations = operations;
+    this.#scheduler = scheduler;
+  }
+
+  /**
+   * Answers once the sandbox runs.
+   * @throws WrennError `invalid_name`, `template_not_found`, `invalid_request` for a size that the snapshot does not have, `no_capacity`,
+   * `host_unavailable`, or why the host could not start it; `idempotency_conflict` when another request has taken the key meanwhile.
+   */
+  async create(teamId: TeamId, ask: CreateSandbox, keyed?: KeyedRequest): Promise<NamedSandboxRow> {
+    const { store, clients } = this.#with;
+    const template = await findTemplate(store, teamId, assertName(ask.template, "template"));
+    if (template === null) {
+      throw new WrennError("template_not_found", { message: `There is no template named "${ask.template}".` });
+    }
+    const started = performance.now();
+    const placement = await placeSandbox(
+      { store, clients, scheduler: this.#scheduler },
+      {
+        id: newId("sandbox"),
+        teamId,
+        templateId: template.id,
+        templateTeamId: template.team_id,
+        ...sizesFor(template, ask),
+        metadata: ask.metadata,
+        timeoutSeconds: ask.timeout_seconds,
+        onTimeout: ask.on_timeout,
+        deadlineMs: deadlines.createSandbox,
+        ...(keyed === undefined ? {} : { keyed }),
+      },
+      // A snapshot is where it was taken, and nowhere else.
+      template.host_id,
+    );
+    // Handed to the guest and kept nowhere else: it may hold secrets.
+    const row = await this.#start(placement, template, ask.envs);
+    const milliseconds = Math.round(performance.now() - started);
+    this.#with.log.info({ sandboxId: row.id, teamId, milliseconds }, "sandbox created");
+    return { ...row, template: template.name };
+  }
+
+  async #start(placement: Placement, template: TemplateRow, envs: Record<string, string>): Promise<SandboxRow> {
+    const { tokens } = this.#with;
+    const { row, client } = placement;
+    const frozen = tokenOwner(template);
+    try {
+      const sandbox = await client.createSandbox({
+        sandboxId: row.id,
+        teamId: row.team_id,
+        templateTeamId: template.team_id,
+        templateId: template.id,
+        vcpus: row.vcpus,
+        memoryMib: row.memory_mib,
+        diskMib: row.disk_mib,
+        envs,
+        accessToken: tokens.of(row.id),
+        templateAccessToken: frozen === null ? "" : tokens.of(frozen),
+      });
+      return await this.#operations.settle(row, { ...toRunning(sandbox), startedAt: new Date() });
+    } catch (error) {
+      await this.#recordFailure(placement, error);
+      throw error;
+    } finally {
+      this.#with.onChange(row.id);
+    }
+  }
+
+  /**
+   * What the host says has failed is over: the host has freed everything. Where nobody knows, because the host could not
+   * be heard, the sandbox is on its way to be destroyed, since its caller is told that there is none.
+   */
+  async #recordFailure({ row, client }: Placement, failure: unknown): Promise<void> {
+    const { store, log } = this.#with;
+    const error = asWrennError(failure);
+    const reason = { code: error.code, message: error.message };
+    log.error({ sandboxId: row.id, err: failure }, "sandbox did not start");
+    try {
+      const from = row;
+      await changeStatus(
+        store,
+        isOutcomeUnknown(error) ? { from, to: "stopping", reason, deadlineMs: 0 } : { from, to: "error", reason },
+      );
+    } catch (cause) {
+      log.error({ sandboxId: row.id, err: cause }, "could not record a failed start; the reconciler will");
+      await client.ensureDestroyed(row.id).catch((error: unknown) => {
+        log.error({ sandboxId: row.id, err: error }, "could not undo a start that could not be recorded");
+      });
+    }
+  }
+}
+
+/**
+ * What the request names, else the defaults; a disk is never smaller than its template's file system. The sizes of a snapshot's
+ * sandboxes are in its frozen memory.
+ * @throws WrennError `invalid_request` for a size that differs from the snapshot's
+ */
+function sizesFor(template: TemplateRow, ask: CreateSandbox): Pick<NewSandbox, "vcpus" | "memoryMib" | "diskMib"> {
+  if (template.type === "base") {
+    return {
+      vcpus: ask.vcpus ?? sandboxLimits.vcpus.default,
+      memoryMib: ask.memory_mib ?? sandboxLimits.memoryMib.default,
+      diskMib: Math.max(ask.disk_mib ?? sandboxLimits.diskMib.default, template.disk_mib),
+    };
+  }
+  const frozen = { vcpus: template.vcpus, memory_mib: template.memory_mib, disk_mib: template.disk_mib };
+  const fields = (["vcpus", "memory_mib", "disk_mib"] as const)
+    .filter((field) => ask[field] !== undefined && ask[field] !== frozen[field])
+    .map((field) => ({ field, problem: `is ${frozen[field]} in the snapshot, whose sandboxes can have no other` }));
+  const [first] = fields;
+  if (first !== undefined) {
+    throw new WrennError("invalid_request", {
+      message: `The request is not valid: ${first.field} ${first.problem}.`,
+      details: { fields },
+    });
+  }
+  if (frozen.vcpus === null || frozen.memory_mib === null) {
+    throw new WrennError("internal", { message: "The snapshot has no sizes." });
+  }
+  return { vcpus: frozen.vcpus, memoryMib: frozen.memory_mib, diskMib: frozen.disk_mib };
+}
