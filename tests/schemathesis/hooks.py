@@ -19,10 +19,13 @@ def before_call(ctx, case, kwargs):
     """Has what would be refused for naming nothing that there is reach further; what breaks the rules goes out as it is."""
     given = case.path_parameters.get("id")
     if isinstance(given, str) and re.fullmatch(r"sb-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", given):
-        if case.operation.definition.raw["operationId"] != "destroySandbox":
+        # What comes after these would reach nothing any more.
+        if case.operation.definition.raw["operationId"] not in ("destroySandbox", "pauseSandbox"):
             case.path_parameters["id"] = SANDBOX
         elif given == SANDBOX:
             case.path_parameters["id"] = NO_SANDBOX
+    if isinstance(case.body, dict) and re.fullmatch(r"sb-[0-9a-f-]{36}", str(case.body.get("sandbox_id"))):
+        case.body["sandbox_id"] = SANDBOX
     for fields in (case.query, case.body):
         if isinstance(fields, dict) and isinstance(fields.get("user"), str) and 1 <= len(fields["user"]) <= 64:
             fields["user"] = "root"

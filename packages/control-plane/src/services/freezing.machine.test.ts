@@ -63,7 +63,11 @@ test("a pause and a resume are two changes of status each, and the details say w
   // The guest agent demands the same token as before.
   expect(agent.resumes.at(-1)?.accessToken).toBe(agent.creates.at(-1)?.accessToken);
   const timed = server().logged.filter((line) => line.includes(uuid) && line.includes('"steps":{"capture":12}'));
-  expect(timed.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual(["sandbox paused", "sandbox resumed"]);
+  expect(timed.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual([
+    "sandbox created",
+    "sandbox paused",
+    "sandbox resumed",
+  ]);
 });
 
 test("the steps of pauses and resumes are timed in the metrics", async () => {

@@ -216,7 +216,8 @@ export function toRunning(sandbox: Pick<hostAgentProto.Sandbox, "engine" | "memo
   };
 }
 
-function timesOf(steps: readonly hostAgentProto.StepTiming[]): { steps?: Record<string, number> } {
+/** Steps as the log has them. */
+export function timesOf(steps: readonly hostAgentProto.StepTiming[]): { steps?: Record<string, number> } {
   if (steps.length === 0) return {};
   return { steps: Object.fromEntries(steps.map(({ step, milliseconds }) => [step, milliseconds])) };
 }

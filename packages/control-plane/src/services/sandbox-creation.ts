@@ -1,6 +1,6 @@
 /** Creating one sandbox, of a root filesystem or of a snapshot. creations.ts is where a request that may be a repeated one goes. */
 import { asWrennError, assertName, deadlines, newId, sandboxLimits, WrennError } from "@wrenn/contract";
-import type { CreateSandbox, TeamId } from "@wrenn/contract";
+import type { CreateSandbox, hostAgentProto, TeamId } from "@wrenn/contract";
 import type { Scheduler } from "../hosts/scheduler.ts";
 import { changeStatus } from "../store/change-status.ts";
 import type { KeyedRequest } from "../store/idempotency-keys.ts";
@@ -11,7 +11,7 @@ import { tokenOwner } from "../store/snapshots.ts";
 import { findTemplate } from "../store/templates.ts";
 import { placeSandbox } from "./hosts.ts";
 import type { Placement } from "./hosts.ts";
-import { isOutcomeUnknown, toRunning } from "./operations.ts";
+import { isOutcomeUnknown, timesOf, toRunning } from "./operations.ts";
 import type { Operations, SandboxServices } from "./operations.ts";
 
 export class SandboxCreation {
@@ -55,13 +55,17 @@ export class SandboxCreation {
       template.host_id,
     );
     // Handed to the guest and kept nowhere else: it may hold secrets.
-    const row = await this.#start(placement, template, ask.envs);
+    const { row, steps } = await this.#start(placement, template, ask.envs);
     const milliseconds = Math.round(performance.now() - started);
-    this.#with.log.info({ sandboxId: row.id, teamId, milliseconds }, "sandbox created");
+    this.#with.log.info({ sandboxId: row.id, teamId, milliseconds, ...timesOf(steps) }, "sandbox created");
     return { ...row, template: template.name };
   }
 
-  async #start(placement: Placement, template: TemplateRow, envs: Record<string, string>): Promise<SandboxRow> {
+  async #start(
+    placement: Placement,
+    template: TemplateRow,
+    envs: Record<string, string>,
+  ): Promise<{ row: SandboxRow; steps: readonly hostAgentProto.StepTiming[] }> {
     const { tokens } = this.#with;
     const { row, client } = placement;
     const frozen = tokenOwner(template);
@@ -78,7 +82,8 @@ export class SandboxCreation {
         accessToken: tokens.of(row.id),
         templateAccessToken: frozen === null ? "" : tokens.of(frozen),
       });
-      return await this.#operations.settle(row, { ...toRunning(sandbox), startedAt: new Date() });
+      const running = await this.#operations.settle(row, { ...toRunning(sandbox), startedAt: new Date() });
+      return { row: running, steps: sandbox.steps };
     } catch (error) {
       await this.#recordFailure(placement, error);
       throw error;

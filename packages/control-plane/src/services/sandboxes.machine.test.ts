@@ -125,6 +125,13 @@ test("a destroy succeeds when the host no longer has the sandbox", async () => {
 
 test("two destroys at once both succeed, with one event for each change; a third finds nothing", async () => {
   const { id, uuid } = await server.create();
+  const met = gate();
+  let asked = 0;
+  server.agent.beforeDestroy = async () => {
+    asked += 1;
+    if (asked === 2) met.open();
+    await met.opened;
+  };
   const both = await Promise.all([1, 2].map(async () => server.call("DELETE", `/v1/sandboxes/${id}`)));
   expect(both.map(({ status }) => status)).toEqual([204, 204]);
   expect((await server.eventsOf(uuid)).slice(2)).toEqual(["running→stopping", "stopping→stopped"]);

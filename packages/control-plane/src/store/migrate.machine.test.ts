@@ -66,6 +66,45 @@ test("the name of a platform template is nobody else's, in either order", async 
   await expect(insert("00000000-0000-0000-0000-000000000000", "mine")).rejects.toThrow("reserved");
 });
 
+test("the name of a template that was deleted is free, for the platform too, and its row stays", async () => {
+  const url = await database.create();
+  await migrate(url, await shipped());
+  const [team] = await query(url, "INSERT INTO teams (id, name) VALUES (gen_random_uuid(), 'mine') RETURNING id");
+  const insert = async (owner: unknown, status: string): Promise<unknown> =>
+    query(
+      url,
+      `INSERT INTO templates (id, team_id, name, type, disk_mib, status, deleted_at)
+       VALUES (gen_random_uuid(), $1, 'again', 'base', 5120, $2, CASE WHEN $2 = 'deleted' THEN now() END)`,
+      [owner, status],
+    );
+  await insert(team?.["id"], "deleted");
+  await insert(team?.["id"], "deleted");
+  await insert("00000000-0000-0000-0000-000000000000", "ready");
+  await expect(insert(team?.["id"], "ready")).rejects.toThrow("reserved");
+  expect(await query(url, "SELECT FROM templates WHERE name = 'again'")).toHaveLength(3);
+});
+
+test("sandboxes of before keep what happens when nobody uses them", async () => {
+  const url = await database.create();
+  const migrations = await shipped();
+  await migrate(url, migrations.slice(0, 3));
+  const zero = "00000000-0000-0000-0000-000000000000";
+  const insert = async (): Promise<unknown> =>
+    query(
+      url,
+      `INSERT INTO sandboxes (id, team_id, template_id, template_team_id, status, vcpus, memory_mib, disk_mib)
+       VALUES (gen_random_uuid(), $1, $1, $1, 'running', 1, 512, 5120)`,
+      [zero],
+    );
+  await insert();
+  await migrate(url, migrations);
+  await insert();
+  expect(await query(url, "SELECT on_timeout FROM sandboxes ORDER BY created_at")).toEqual([
+    { on_timeout: "destroy" },
+    { on_timeout: "pause" },
+  ]);
+});
+
 test("a database of a newer version is refused", async () => {
   const url = await database.create();
   const migrations = await shipped();
