@@ -79,7 +79,8 @@ describe("a program", () => {
     const { memoryTotalBytes, cpuCount } = await sandbox.metrics();
     expect(cpuCount).toBe(1);
     expect(memoryTotalBytes).toBeGreaterThan(300 * 1_048_576);
-    expect((await sandbox.console()).text).toMatch(/\[ +\d+\.\d+\]/);
+    await sandbox.commands.run("echo '<1>told by the kernel' > /dev/kmsg", { user: "root" });
+    await expect.poll(async () => (await sandbox.console()).text).toMatch(/\[ +\d+\.\d+\] told by the kernel/);
   });
 
   it("that follows a command learns that its sandbox has been destroyed", async () => {
