@@ -1,8 +1,8 @@
 import { defineConfig } from "vitest/config";
 
 /*
- * unit: needs nothing but Node. machine: needs root, PostgreSQL, network namespaces or VMs, one file at a time, because
- * emulated VMs on few cores starve each other. e2e: what a user does, against a whole server.
+ * unit: needs nothing but Node. machine: needs root, PostgreSQL, network namespaces or VMs; two files at a time, for most of them
+ * wait, but no more, because emulated VMs on few cores starve each other. e2e: what a user does, against a whole server, one at a time.
  */
 const exclude = ["**/node_modules/**", "**/dist/**"];
 
@@ -24,7 +24,7 @@ export default defineConfig({
           name: "machine",
           include: ["**/*.machine.test.ts"],
           exclude,
-          fileParallelism: false,
+          maxWorkers: 2,
           expect: patient,
           testTimeout: 120_000,
           hookTimeout: 240_000,
