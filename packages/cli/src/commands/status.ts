@@ -74,6 +74,7 @@ interface HostStatus {
   engine_version: string | null;
   engine_reason: string | null;
   sandboxes_running: number | null;
+  sandboxes_paused: number | null;
   slots_ready: number | null;
 }
 
@@ -81,16 +82,25 @@ async function askHost(layout: Layout): Promise<HostStatus> {
   try {
     const agent = new HostAgentClient(layout);
     const [host, sandboxes] = await Promise.all([agent.getHost(), agent.listSandboxes()]);
+    const { RUNNING, PAUSED } = hostAgentProto.SandboxState;
     return {
       engine: host.engine,
       engine_version: host.engineVersion,
       engine_reason: host.engineReason,
-      sandboxes_running: sandboxes.filter(({ state }) => state === hostAgentProto.SandboxState.RUNNING).length,
+      sandboxes_running: sandboxes.filter(({ state }) => state === RUNNING).length,
+      sandboxes_paused: sandboxes.filter(({ state }) => state === PAUSED).length,
       slots_ready: host.slotsReady,
     };
   } catch {
     // It does not run, which the list of processes shows.
-    return { engine: null, engine_version: null, engine_reason: null, sandboxes_running: null, slots_ready: null };
+    return {
+      engine: null,
+      engine_version: null,
+      engine_reason: null,
+      sandboxes_running: null,
+      sandboxes_paused: null,
+      slots_ready: null,
+    };
   }
 }
 
@@ -107,7 +117,7 @@ function print(state: string, url: string | null, processes: readonly ProcessSta
   }
   if (host.engine !== null) {
     lines.push("", `engine     ${host.engine} ${host.engine_version ?? ""}: ${host.engine_reason ?? ""}`);
-    lines.push(`sandboxes  ${host.sandboxes_running} running`);
+    lines.push(`sandboxes  ${host.sandboxes_running} running, ${host.sandboxes_paused} paused`);
   }
   if (state === "not running") lines.push("start it with `wrenn up`");
   process.stdout.write(`${lines.join("\n")}\n`);
