@@ -15,6 +15,7 @@ import { GarbageCollector } from "./memory/collect.ts";
 import { servesPages } from "./memory/serves-pages.ts";
 import { defaultSlotCidr, instanceTag, SlotPool } from "./network/slot-pool.ts";
 import { listen } from "./rpc/server.ts";
+import type { RunStep } from "./run-step.ts";
 import { Admission } from "./sandboxes/admission.ts";
 import { takeInventory } from "./sandboxes/adopt.ts";
 import type { SandboxContext } from "./sandboxes/context.ts";
@@ -31,7 +32,7 @@ export interface HostAgent {
 }
 
 /** @throws WrennError `setup_failed` when another host agent serves this WRENN_DIR, or the machine cannot be used */
-export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): Promise<HostAgent> {
+export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, runStep: RunStep): Promise<HostAgent> {
   await prepareDirectories(wrennLayout(config.wrennDir));
   // Engines are found again by the paths on their command lines, so a directory must have one name only.
   const layout = wrennLayout(await realpath(config.wrennDir));
@@ -60,11 +61,14 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     qemu: config.qemu,
     bootFiles: () => findBootFiles(layout),
   });
-  const frozen = await openFrozenStates(layout, config.goldenBytes, log);
+  const suspectGarbage = (): void => {
+    garbage.suspect();
+  };
+  const frozen = await openFrozenStates(layout, { goldenBytes: config.goldenBytes, suspectGarbage, runStep, log });
   const garbage = new Garbage({
     layout,
     golden: frozen.golden,
-    collector: new GarbageCollector(frozen.generations, log),
+    collector: new GarbageCollector(frozen.generations, log, runStep),
     journals: () => sandboxes.roots(),
     log,
   });
@@ -77,15 +81,16 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     ...frozen,
     memoryChoice: config.memory,
     servesPages: await servesPages(),
-    suspectGarbage: () => {
-      garbage.suspect();
-    },
+    suspectGarbage,
     dns: config.dns,
+    runStep,
     log,
   };
   const [sandboxes] = await Promise.all([Sandboxes.open(context, inventory), chooseEngine(engines, log)]);
   const snapshots = new Snapshots(context, sandboxes);
-  garbage.suspect();
+  suspectGarbage();
+  sandboxes.foldPaused();
+  await snapshots.foldAll();
   if (config.warmStart) await warm(sandboxes, log);
 
   const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);

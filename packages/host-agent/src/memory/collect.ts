@@ -7,6 +7,7 @@ import path from "node:path";
 import type { GenerationId, LayerId } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
+import { runPlainly, type RunStep } from "../run-step.ts";
 import type { Generations } from "./generations.ts";
 import { idsIn, namesIn } from "./read-manifest.ts";
 import { reachFrom, type Roots } from "./roots.ts";
@@ -34,12 +35,14 @@ type Garbage = { readonly place: string } & (
 
 export class GarbageCollector {
   readonly #generations: Generations;
+  readonly #runStep: RunStep;
   readonly #log: BaseLogger;
   /** What was garbage at the last look. Only what is so twice is removed: a root may have been about to be written. */
   #suspects: ReadonlySet<string> = new Set();
 
-  constructor(generations: Generations, log: BaseLogger) {
+  constructor(generations: Generations, log: BaseLogger, runStep: RunStep = runPlainly) {
     this.#generations = generations;
+    this.#runStep = runStep;
     this.#log = log;
   }
 
@@ -57,7 +60,7 @@ export class GarbageCollector {
       // Somebody may have begun to use it since.
       if (this.#generations.pins.has(item.id)) continue;
       const bytes = await usedBytesIn(item.place);
-      await remove(this.#generations.layout, item);
+      await this.#runStep("collect", `remove a ${item.kind}`, () => remove(this.#generations.layout, item));
       swept[item.kind] += 1;
       swept.bytes += bytes;
       this.#log.info({ [item.kind]: item.id, bytes }, "removed what nothing needs any more");

@@ -6,6 +6,7 @@ import { rm, statfs } from "node:fs/promises";
 import { type GenerationId, generationLimits, hostReserve, type LayerId, newId, WrennError } from "@wrenn/contract";
 import type { LayerLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
+import { runPlainly, type RunStep } from "../run-step.ts";
 import type { Generations } from "./generations.ts";
 import type { GenerationManifest } from "./manifest.ts";
 import type { PagerProgram } from "./pager.ts";
@@ -19,6 +20,9 @@ export interface FoldContext {
     options: { readonly top: string; readonly rootfs: string; readonly target: LayerLayout },
     signal: AbortSignal,
   ) => Promise<void>;
+  /** What it has replaced may be needed no more. */
+  readonly suspectGarbage?: () => void;
+  readonly runStep?: RunStep;
   readonly log: BaseLogger;
 }
 
@@ -74,7 +78,7 @@ export class FoldQueue {
   }
 
   async #fold(manifest: GenerationManifest, { flat = false }: FoldDemand): Promise<void> {
-    const { generations, log } = this.#context;
+    const { generations, runStep = runPlainly, log } = this.#context;
     const memory = this.#mustFoldMemory(manifest, flat) ? newId("layer") : null;
     const disk = manifest.disk.layers.length > generationLimits.layers ? newId("layer") : null;
     const made = [memory, disk].filter((layer) => layer !== null);
@@ -89,11 +93,12 @@ export class FoldQueue {
     try {
       const parts = await this.#write(manifest, memory, disk);
       // From here on the new layers may be the ones that count, so nothing but garbage collection may remove them.
-      await generations.republish(manifest, parts);
+      await runStep("fold", "publish", () => generations.republish(manifest, parts));
     } finally {
       release();
     }
     log.info({ generation: manifest.id, replaced: replaced.length, made: made.length }, "folded");
+    this.#context.suspectGarbage?.();
   }
 
   #mustFoldMemory({ memory }: GenerationManifest, flat: boolean): boolean {
@@ -106,16 +111,20 @@ export class FoldQueue {
     memory: LayerId | null,
     disk: LayerId | null,
   ): Promise<Pick<GenerationManifest, "memory" | "disk">> {
-    const { layout } = this.#context.generations;
+    const { generations, runStep = runPlainly } = this.#context;
     try {
       return {
-        memory: memory === null ? manifest.memory : await this.#foldMemory(manifest, memory),
-        disk: disk === null ? manifest.disk : await this.#foldDisk(manifest, disk),
+        memory:
+          memory === null
+            ? manifest.memory
+            : await runStep("fold", "write the memory", () => this.#foldMemory(manifest, memory)),
+        disk:
+          disk === null ? manifest.disk : await runStep("fold", "write the disk", () => this.#foldDisk(manifest, disk)),
       };
     } catch (error) {
       // At once, because it may be what has filled the disk.
       for (const layer of [memory, disk]) {
-        if (layer !== null) await rm(layout.layer(layer).directory, { recursive: true, force: true });
+        if (layer !== null) await rm(generations.layout.layer(layer).directory, { recursive: true, force: true });
       }
       throw error;
     }

@@ -162,7 +162,9 @@ export class PagerProgram {
   async start(request: PagerRequest, signal: AbortSignal): Promise<Pager> {
     const { files, uid, header, workingSet, record, cgroup } = request;
     // The sandbox's engine could have left links in their places, which root would follow.
-    for (const file of [files.pagerSocket, files.pagerStatus, files.pagerLog, record]) {
+    // And a pager that was killed while it replaced a file has left the new one, which one of another user could not remove.
+    const replaced = [files.pagerStatus, record].flatMap((file) => [file, `${file}.new`]);
+    for (const file of [files.pagerSocket, files.pagerLog, ...replaced]) {
       await rm(file, { recursive: true, force: true });
     }
     const args = [

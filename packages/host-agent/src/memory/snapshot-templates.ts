@@ -51,8 +51,13 @@ export async function keepSnapshot(layout: Layout, snapshot: KeptSnapshot): Prom
 /** @throws WrennError `snapshot_not_found`; a base template is none, and is never removed by this */
 export async function dropSnapshot(layout: Layout, teamId: TeamId, templateId: TemplateId): Promise<void> {
   if ((await findSnapshot(layout, teamId, templateId)) === null) throw new WrennError("snapshot_not_found");
+  await removeSnapshot(layout, teamId, templateId);
+}
+
+/** Also one that is half there, or not at all. */
+export async function removeSnapshot(layout: Layout, teamId: TeamId, templateId: TemplateId): Promise<void> {
   const { directory } = layout.template(teamId, templateId);
-  await rm(directory, { recursive: true });
+  await rm(directory, { recursive: true, force: true });
   await syncDirectory(path.dirname(directory));
 }
 

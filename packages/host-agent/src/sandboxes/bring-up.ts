@@ -19,7 +19,7 @@ import { overlayOf } from "./disk-switch.ts";
 import { endEngine, endPager, releaseMemory, releaseSlot, removeDirectory, removeOverlays } from "./free.ts";
 import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
 import type { Disk, Journal, RunningJournal, SandboxFacts } from "./journal.ts";
-import { openMemory, type OpenMemory } from "./open-memory.ts";
+import { openMemory, type OpenMemory, whileServed } from "./open-memory.ts";
 import { StepClock } from "./step-clock.ts";
 
 /** What a journal names while a VM is brought up. */
@@ -30,6 +30,8 @@ export type VmSource =
   | { readonly from: "frozen"; readonly manifest: GenerationManifest };
 
 export interface BringUpPlan {
+  /** What this is part of. */
+  readonly operation: "create" | "golden" | "resume" | "recover";
   readonly facts: SandboxFacts;
   readonly source: VmSource;
   readonly disk: Disk;
@@ -71,7 +73,7 @@ export async function bringUp(
   if (plan.source.from === "frozen") await context.generations.assertRestorable(plan.source.manifest, machine);
   const ascent = new Ascent(context, engine, plan, progress, signal);
   try {
-    await runSteps([...ascent.steps(), { name: "commit", run: () => commit(ascent.running(machine)) }]);
+    await runSteps(ascent.steps(() => commit(ascent.running(machine))));
   } catch (error) {
     throw asDiskError(error);
   } finally {
@@ -95,10 +97,10 @@ class Ascent {
     this.#plan = plan;
     this.#progress = progress;
     this.#signal = signal;
-    this.#clock = new StepClock(signal);
+    this.#clock = new StepClock(context, plan.operation, signal);
   }
 
-  steps(): Step[] {
+  steps(commit: () => Promise<void>): Step[] {
     const { slots, cgroups, admission } = this.#context;
     const { facts, source } = this.#plan;
     const { holdings } = this.#progress;
@@ -131,10 +133,17 @@ class Ascent {
       this.#clock.step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
       this.#clock.step({
         name: source.from === "boot" ? "boot" : "restore",
-        run: () => (source.from === "boot" ? this.#boot(source.boot) : this.#restore(source.manifest)),
+        run: () =>
+          source.from === "boot"
+            ? this.#boot(source.boot)
+            : whileServed(holdings, this.#signal, () => this.#restore(source.manifest)),
         undo: () => endEngine(holdings),
       }),
-      this.#clock.step({ name: "configure the guest", run: () => this.#configureGuest() }),
+      this.#clock.step({
+        name: "configure the guest",
+        run: () => whileServed(holdings, this.#signal, () => this.#configureGuest()),
+      }),
+      this.#clock.step({ name: "commit", run: commit }),
     ];
   }
 

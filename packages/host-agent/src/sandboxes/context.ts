@@ -10,6 +10,7 @@ import type { FoldQueue } from "../memory/fold.ts";
 import type { Generations } from "../memory/generations.ts";
 import type { GoldenRecords } from "../memory/golden.ts";
 import type { PagerProgram } from "../memory/pager.ts";
+import type { RunStep } from "../run-step.ts";
 import type { Slot, SlotPool } from "../network/slot-pool.ts";
 import type { Admission, MemoryPromise } from "./admission.ts";
 import { type Journal, writeJournal } from "./journal.ts";
@@ -32,6 +33,7 @@ export interface SandboxContext {
   readonly suspectGarbage: () => void;
   /** Resolvers that guests are given. */
   readonly dns: readonly string[];
+  readonly runStep: RunStep;
   readonly log: BaseLogger;
 }
 

@@ -30,7 +30,7 @@ export async function copyRunning(
   const draft = await generations.begin();
   const layer = layout.layer(draft.diskLayer);
   const nextOverlay = nextOverlayOf(files, running.disk);
-  const clock = new StepClock(signal);
+  const clock = new StepClock(context, "copy", signal);
   let memory: MemoryImage | null = null;
   let manifest: GenerationManifest | null = null;
   let journal = running;

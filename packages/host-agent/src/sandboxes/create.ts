@@ -61,6 +61,7 @@ export async function startFrozenCopy(
     context,
     engine,
     {
+      operation: "create",
       facts,
       source: { from: "frozen", manifest },
       disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },

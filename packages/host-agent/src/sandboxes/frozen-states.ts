@@ -6,18 +6,30 @@ import { FoldQueue } from "../memory/fold.ts";
 import { Generations } from "../memory/generations.ts";
 import { GoldenRecords } from "../memory/golden.ts";
 import { PagerProgram } from "../memory/pager.ts";
+import type { RunStep } from "../run-step.ts";
 import type { SandboxContext } from "./context.ts";
 
 export type FrozenStates = Pick<SandboxContext, "pager" | "generations" | "golden" | "folds">;
 
-/** @param goldenBytes what golden snapshots may take up of the disk */
-export async function openFrozenStates(layout: Layout, goldenBytes: number, log: BaseLogger): Promise<FrozenStates> {
+export interface FrozenStatesOptions {
+  /** What golden snapshots may take up of the disk. */
+  readonly goldenBytes: number;
+  /** Called when frozen states may be needed no more. */
+  readonly suspectGarbage: () => void;
+  readonly runStep: RunStep;
+  readonly log: BaseLogger;
+}
+
+export async function openFrozenStates(
+  layout: Layout,
+  { goldenBytes, suspectGarbage, runStep, log }: FrozenStatesOptions,
+): Promise<FrozenStates> {
   const pager = new PagerProgram(layout);
   const generations = await Generations.open(layout, pager);
   return {
     pager,
     generations,
     golden: new GoldenRecords(layout, goldenBytes),
-    folds: new FoldQueue({ generations, pager, flattenDisk, log }),
+    folds: new FoldQueue({ generations, pager, flattenDisk, suspectGarbage, runStep, log }),
   };
 }

@@ -3,10 +3,12 @@
  * sandbox needs first, and freezes it; all others of that shape are restored from it.
  */
 import { type GenerationId, newId, type TeamId, type TemplateId } from "@wrenn/contract";
+import { runSteps, type Step } from "@wrenn/system";
 import { type BootFiles, findBootFiles, isRootfsInUse, type TemplateFiles } from "../disks/boot-files.ts";
 import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { HeldGeneration } from "../memory/generations.ts";
+import type { MemoryImage } from "../memory/pager.ts";
 import { goldenKey, type GoldenShape } from "../memory/golden-record.ts";
 import { diskBelow } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
@@ -16,6 +18,7 @@ import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
 import { runInGuest, syncGuest } from "./guest-client.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
+import { StepClock } from "./step-clock.ts";
 
 /** What decides which golden snapshot fits a create. */
 export interface Shape {
@@ -128,6 +131,7 @@ export class GoldenSnapshots {
       context,
       engine,
       {
+        operation: "golden",
         facts,
         source: { from: "boot", boot },
         disk: { overlay: "overlay", layers: [], rootfs: files.rootfs, switchingTo: null },
@@ -154,21 +158,44 @@ export class GoldenSnapshots {
     const { layout, generations, golden, log } = this.#context;
     const vm = required(holdings.vm, "VM");
     const { address } = required(holdings.slot, "slot");
-    await this.#warmUp(address);
-    await syncGuest(address, log);
     const subject = captureSubject(running, holdings);
     const draft = await generations.begin();
     const layer = layout.layer(draft.diskLayer);
+    const clock = new StepClock(this.#context, "golden", this.#closing.signal);
+    let memory: MemoryImage | null = null;
+    const steps: Step[] = [
+      { name: "warm up", run: () => this.#warmUp(address) },
+      { name: "sync the guest", run: () => syncGuest(address, log) },
+      { name: "freeze", run: () => vm.freeze() },
+      {
+        name: "capture the memory",
+        run: async () => {
+          memory = await captureMemory(this.#context, subject, draft, this.#closing.signal);
+        },
+      },
+      { name: "keep the disk", run: () => keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer) },
+      { name: "end the engine", run: () => vm.kill() },
+      { name: "seal the disk's layer", run: () => sealDiskLayer(layer, diskBelow(layout, running.disk)) },
+      {
+        name: "publish",
+        run: async () => {
+          const content = contentOf(subject, draft, required<MemoryImage>(memory, "captured memory"));
+          await draft.publish({ ...content, sandboxId: null });
+        },
+      },
+      {
+        name: "record",
+        run: async () => {
+          await golden.record(shape, draft.id);
+        },
+      },
+    ];
     try {
-      await vm.freeze();
-      const memory = await captureMemory(this.#context, subject, draft, this.#closing.signal);
-      await keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer);
-      await vm.kill();
-      await sealDiskLayer(layer, diskBelow(layout, running.disk));
-      await draft.publish({ ...contentOf(subject, draft, memory), sandboxId: null });
-      await golden.record(shape, draft.id);
+      await runSteps(steps.map((step) => clock.step(step)));
       return draft.id;
     } catch (error) {
+      // Its record may be there although writing it failed at its last sync.
+      await golden.forget(goldenKey(shape));
       await draft.discard();
       throw error;
     } finally {

@@ -1,9 +1,10 @@
 /** Makes a VM's memory ready to be mapped or served: blank for a boot, one file where the frozen image is flat, else a pager. */
-import { type GenerationId, type LayerId } from "@wrenn/contract";
+import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
 import { makeBlankMemory } from "../engines/blank-memory.ts";
 import type { CgroupMembership } from "../engines/cgroups.ts";
 import type { GuestMemory } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
+import { pagerOf } from "../memory/pager.ts";
 import type { Holdings, SandboxContext } from "./context.ts";
 import type { MemorySource, SandboxFacts } from "./journal.ts";
 
@@ -62,6 +63,23 @@ export async function openMemory(
     source: { backend: "uffd", mapped: null, pager: identity, parent: flat.id },
     guest: { backend: "uffd", socket: files.pagerSocket },
   };
+}
+
+/**
+ * Does work that needs the guest's memory. An engine that its pager has ended, or a guest that stands still, does not know why.
+ * @throws WrennError `snapshot_damaged` when memory could not be served
+ */
+export async function whileServed(holdings: Holdings, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    signal.throwIfAborted();
+    const { pager, files } = holdings;
+    const status = pager === null ? null : await pagerOf(pager, files).status();
+    if (status?.state !== "failed") throw error;
+    const message = status.message ?? "The frozen memory cannot be read.";
+    throw new WrennError("snapshot_damaged", { message, cause: error });
+  }
 }
 
 /** The same state, folded first where this host cannot serve pages, or is told not to. */

@@ -26,20 +26,27 @@ export async function pauseSandbox(
   const subject = captureSubject(running, holdings);
   const vm = required(holdings.vm, "VM");
   const draft = await generations.begin();
-  const clock = new StepClock(signal);
+  const clock = new StepClock(context, "pause", signal);
   const layer = layout.layer(draft.diskLayer);
   let memory: MemoryImage | null = null;
+  let mayBeNamed = false;
   try {
     await runSteps(
       [
-        { name: "sync the guest", run: () => syncGuest(required(holdings.slot, "slot").address, context.log) },
+        {
+          name: "sync the guest",
+          run: () => syncGuest(required(holdings.slot, "slot").address, context.log),
+          // The last to be undone, when the guest runs again.
+          undo: async () => {
+            if (!mayBeNamed) await draft.discard();
+          },
+        },
         { name: "freeze", run: () => vm.freeze(), undo: () => vm.thaw() },
         {
           name: "capture the memory",
           run: async () => {
             memory = await captureMemory(context, subject, draft, signal);
           },
-          undo: () => draft.discard(),
         },
         { name: "keep the disk", run: () => keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer) },
         {
@@ -61,8 +68,12 @@ export async function pauseSandbox(
             };
             await record(context, entry, paused);
           },
-          // The journal may be there although writing it failed at its last sync.
-          undo: () => record(context, entry, running),
+          // The journal may be there although writing it failed at its last sync. What it names then must not go.
+          undo: async () => {
+            mayBeNamed = true;
+            await record(context, entry, running);
+            mayBeNamed = false;
+          },
         },
       ].map((step) => clock.step(step)),
     );
@@ -72,13 +83,17 @@ export async function pauseSandbox(
     draft.release();
   }
   entry.gone.abort();
+  context.folds.add(draft.id);
   context.log.info({ sandboxId: running.sandboxId, generation: draft.id, steps: clock.timings }, "paused");
   try {
-    await tryAll([
-      { name: "free what it held", run: () => freeHoldings(context, running.sandboxId, holdings) },
-      { name: "seal the disk's layer", run: () => sealDiskLayer(layer, diskBelow(layout, running.disk)) },
-      { name: "remove the overlay", run: () => removeOverlays(holdings.files) },
-    ]);
+    const freeing = new StepClock(context, "pause", null);
+    await tryAll(
+      [
+        { name: "free what it held", run: () => freeHoldings(context, running.sandboxId, holdings) },
+        { name: "seal the disk's layer", run: () => sealDiskLayer(layer, diskBelow(layout, running.disk)) },
+        { name: "remove the overlay", run: () => removeOverlays(holdings.files) },
+      ].map((step) => freeing.step(step)),
+    );
   } catch (error) {
     // It is paused all the same. What is left is freed by the resume, the destroy, or the next start.
     context.log.error({ sandboxId: running.sandboxId, err: error }, "could not free everything of a paused sandbox");

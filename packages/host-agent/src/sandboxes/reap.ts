@@ -15,11 +15,17 @@ export async function reapSandbox(
   const { slot, process } = running;
   // First why, then the freeing: a host agent that is killed between the two still knows both.
   const dead = deadJournal(running, end, { slot, process });
-  await note(dead);
-  await freeHoldings(context, running.sandboxId, holdings);
+  await step("journal the death", () => note(dead));
+  await step("free what it held", () => freeHoldings(context, running.sandboxId, holdings));
   const freed = { ...dead, slot: null, process: null };
-  await note(freed);
-  entry.journal = await settleDiskSwitch(context.layout, freed, holdings.files);
+  await step("journal that it is freed", () => note(freed));
+  await step("settle the disk", async () => {
+    entry.journal = await settleDiskSwitch(context.layout, freed, holdings.files);
+  });
+
+  async function step(name: string, run: () => Promise<void>): Promise<void> {
+    await context.runStep("reap", name, run);
+  }
 
   async function note(journal: DeadJournal): Promise<void> {
     entry.journal = journal;

@@ -6,6 +6,7 @@ import { bringUp } from "./bring-up.ts";
 import { reachable, record, type SandboxContext, type SandboxEntry } from "./context.ts";
 import { freeHoldings, removeOverlays } from "./free.ts";
 import { type DeadJournal, factsOf, type PausedJournal } from "./journal.ts";
+import { StepClock } from "./step-clock.ts";
 
 /** Boots, as a machine does after a power cut. A failure leaves it dead, with its disk. */
 export async function recoverFromDisk(
@@ -24,6 +25,7 @@ export async function recoverFromDisk(
     context,
     engine,
     {
+      operation: "recover",
       facts,
       source: { from: "boot", boot },
       disk,
@@ -60,7 +62,8 @@ export async function rollBack(
     pausedAt: manifest.createdAt,
     steps: [],
   };
-  await record(context, entry, paused);
-  await removeOverlays(entry.holdings.files);
+  const clock = new StepClock(context, "recover", null);
+  await clock.step({ name: "journal the pause", run: () => record(context, entry, paused) }).run();
+  await clock.step({ name: "remove the overlay", run: () => removeOverlays(entry.holdings.files) }).run();
   return paused;
 }

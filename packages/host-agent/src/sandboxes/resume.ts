@@ -21,6 +21,7 @@ export async function resumeSandbox(
       context,
       engine,
       {
+        operation: "resume",
         facts: factsOf(paused),
         source: { from: "frozen", manifest },
         disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },

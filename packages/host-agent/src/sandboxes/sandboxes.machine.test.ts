@@ -11,6 +11,7 @@ import { Cgroups } from "../engines/cgroups.ts";
 import type { Engine, VmEnd } from "../engines/engine.ts";
 import { Engines, findAllEngineProcesses } from "../engines/engines.ts";
 import { SlotPool } from "../network/slot-pool.ts";
+import { runPlainly } from "../run-step.ts";
 import { testToken, TestHostAgent } from "../testing/host-agent-process.ts";
 import { Admission } from "./admission.ts";
 import type { SandboxContext } from "./context.ts";
@@ -79,11 +80,17 @@ it("a VM that ends while its creation is written down is dead, and frees everyth
     slots,
     cgroups,
     admission,
-    ...(await openFrozenStates(layout, generationLimits.goldenBytes, log)),
+    ...(await openFrozenStates(layout, {
+      goldenBytes: generationLimits.goldenBytes,
+      suspectGarbage: () => undefined,
+      runStep: runPlainly,
+      log,
+    })),
     memoryChoice: "auto",
     servesPages: true,
     suspectGarbage: () => undefined,
     dns: [],
+    runStep: runPlainly,
     log,
   };
   const sandboxes = await Sandboxes.open(context, { running: [], paused: [], dead: [], unreadable: [] });

@@ -139,7 +139,8 @@ export class Sandboxes {
    */
   async resume(id: SandboxId, accessToken: string): Promise<Listing> {
     const entry = await this.#entries.join(id, "resume");
-    if (entry.journal.state === "running") return describe(entry);
+    // One that is being paused will not go on running.
+    if (entry.journal.state === "running" && entry.operation?.kind !== "pause") return describe(entry);
     const engine = await this.#engine();
     await this.#entries.operate(entry, "resume", async (signal) => {
       const { journal } = entry;
@@ -260,6 +261,13 @@ export class Sandboxes {
     const { journal, holdings, gone } = this.#entries.require(id);
     if (journal.state !== "running" || holdings.slot === null || gone.signal.aborted) throw notRunning(journal);
     return { address: holdings.slot.address, gone: gone.signal };
+  }
+
+  /** Goes on with what an earlier host agent may not have come to: states that are spread over too many layers. */
+  foldPaused(): void {
+    for (const { journal } of this.#entries.all()) {
+      if (journal.state === "paused") this.#context.folds.add(journal.generation);
+    }
   }
 
   /** What all of them keep from being garbage. Null while that is not known. */

@@ -13,6 +13,7 @@ import {
   newId,
   platformTeamId,
   type SandboxId,
+  templateManifestSchema,
 } from "@wrenn/contract";
 import {
   identifyProcess,
@@ -28,6 +29,7 @@ import {
   wrennLayout,
   writeJsonDurably,
 } from "@wrenn/system";
+import { passable } from "../directories.ts";
 import { findAllEngineProcesses } from "../engines/engines.ts";
 import { instanceTag } from "../network/slot-pool.ts";
 
@@ -38,6 +40,10 @@ const startTimeoutMs = 60_000;
 export interface PrepareOptions {
   /** What there is to boot: this machine's files unless said otherwise. */
   readonly boot?: "missing" | "panics";
+  /** Where its directory is made. */
+  readonly parent?: string;
+  /** What Node runs, and its arguments; the host agent unless said otherwise. */
+  readonly program?: (root: string) => string[];
 }
 
 export type HostAgentClient = Client<typeof hostAgentProto.HostAgent>;
@@ -48,11 +54,13 @@ export class TestHostAgent {
   readonly layout: Layout;
   readonly client: HostAgentClient;
   readonly #environment: NodeJS.ProcessEnv;
+  readonly #program: readonly string[];
   process: ProcessIdentity | null = null;
 
-  private constructor(layout: Layout, environment: NodeJS.ProcessEnv) {
+  private constructor(layout: Layout, environment: NodeJS.ProcessEnv, program: readonly string[]) {
     this.layout = layout;
     this.#environment = environment;
+    this.#program = program;
     const transport = createConnectTransport({
       baseUrl: "http://host-agent",
       httpVersion: "1.1",
@@ -63,27 +71,23 @@ export class TestHostAgent {
 
   /** Makes the directory; `start` starts the process. */
   static async prepare(environment: NodeJS.ProcessEnv = {}, options: PrepareOptions = {}): Promise<TestHostAgent> {
-    const root = await mkdtemp(path.join(tmpdir(), "wrenn-"));
+    const root = await mkdtemp(path.join(options.parent ?? tmpdir(), "wrenn-"));
     await chmod(root, 0o711);
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(root);
-    if (options.boot !== "missing") await symlink(installed.images, layout.images);
+    if (options.boot !== "missing") await linkTemplates(installed, layout);
     await symlink(installed.bin, layout.bin);
     if (options.boot === undefined) await symlink(installed.boot, layout.boot);
     if (options.boot === "panics") await makePanickingBoot(installed, layout);
     // The verdict on KVM costs seconds where it hangs, and has a test of its own.
     const defaults = { WRENN_ENGINE: "tcg", WRENN_SLOT_POOL: "1", WRENN_WARM_START: "off", WRENN_LOG_LEVEL: "debug" };
-    return new TestHostAgent(layout, {
-      ...process.env,
-      ...defaults,
-      ...environment,
-      WRENN_DIR: root,
-    });
+    const program = options.program?.(root) ?? [mainProgram];
+    return new TestHostAgent(layout, { ...process.env, ...defaults, ...environment, WRENN_DIR: root }, program);
   }
 
   /** Starts the process and waits until it answers. */
   async start(): Promise<void> {
-    const { pid } = await startDaemon(process.execPath, [mainProgram], {
+    const { pid } = await startDaemon(process.execPath, this.#program, {
       logFile: this.logFile,
       env: this.#environment,
     });
@@ -107,7 +111,7 @@ export class TestHostAgent {
 
   /** Starts a further process, which should refuse; resolves with its last words. */
   async startRefused(): Promise<string> {
-    const { exited } = await startDaemon(process.execPath, [mainProgram], {
+    const { exited } = await startDaemon(process.execPath, this.#program, {
       logFile: this.logFile,
       env: this.#environment,
     });
@@ -190,6 +194,19 @@ export const testToken = "token-of-a-test";
 export async function engineOf(agent: TestHostAgent, id: string): Promise<ProcessIdentity> {
   const journal = await readFile(agent.layout.sandbox(id as SandboxId).journal, "utf8");
   return (JSON.parse(journal) as { process: ProcessIdentity }).process;
+}
+
+/** One by one, so that what a test keeps as a template of its own goes to its directory, not to this machine's, whose own stay there. */
+async function linkTemplates(installed: Layout, layout: Layout): Promise<void> {
+  for (const team of await readdir(installed.teams)) {
+    await mkdir(path.join(layout.teams, team), { recursive: true, mode: passable });
+    for (const template of await readdir(path.join(installed.teams, team))) {
+      const base = path.join(installed.teams, team, template);
+      const manifest = templateManifestSchema.nullable().safeParse(await readJson(path.join(base, "template.json")));
+      if (!manifest.success || manifest.data === null || "generation" in manifest.data) continue;
+      await symlink(base, path.join(layout.teams, team, template));
+    }
+  }
 }
 
 /** The installed kernel with an initramfs that holds no init. */

@@ -1,5 +1,5 @@
 /** A running QEMU: freezing it, and the ways it can end. The same for one just started and for one adopted. */
-import { rm } from "node:fs/promises";
+import { rm, statfs } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, WrennError } from "@wrenn/contract";
 import {
@@ -34,6 +34,8 @@ const aliveIntervalMs = 1_000;
 
 /** How soon background work that failed is tried again. */
 const retryIntervalMs = 1_000;
+
+const mebibyte = 1_048_576;
 
 export class QemuVm implements VirtualMachine {
   readonly identity: ProcessIdentity;
@@ -160,6 +162,10 @@ export class QemuVm implements VirtualMachine {
       await this.#command("stop", {}, deadlines.engineFreeze);
       // Of the memory, it writes nothing. `live: false` keeps the disk's lock: this VM may yet go on.
       await this.#command("xen-save-devices-state", { filename: this.#files.deviceState, live: false });
+    } catch (error) {
+      await rm(this.#files.deviceState, { recursive: true, force: true });
+      // QEMU says no more than that it could not write.
+      throw (await hasRoomLeft(this.#files.directory)) ? error : new WrennError("host_out_of_disk", { cause: error });
     } finally {
       this.#freezing = null;
     }
@@ -303,6 +309,12 @@ export class QemuVm implements VirtualMachine {
     };
     void persist();
   }
+}
+
+/** The state of the devices of a microVM takes less than 1 MiB. */
+async function hasRoomLeft(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize > 2 * mebibyte;
 }
 
 /** `: VFS: Unable to mount root fs` out of `Kernel panic - not syncing: VFS: …`, or nothing. */
