@@ -161,9 +161,10 @@ export class PagerProgram {
    */
   async start(request: PagerRequest, signal: AbortSignal): Promise<Pager> {
     const { files, uid, header, workingSet, record, cgroup } = request;
-    // The sandbox's engine could have left links in their places, which root would follow.
+    // The sandbox's engine could have left links in their places, which root would follow. And what a pager was about to put there when it
+    // was killed belongs to the user of another slot: in this directory, which is sticky, the next pager could not remove it.
     for (const file of [files.pagerSocket, files.pagerStatus, files.pagerLog, record]) {
-      await rm(file, { recursive: true, force: true });
+      for (const name of [file, `${file}.new`]) await rm(name, { recursive: true, force: true });
     }
     const args = [
       ["--socket", files.pagerSocket, "--status", files.pagerStatus, "--uid", String(uid)],
