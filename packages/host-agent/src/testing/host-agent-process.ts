@@ -67,7 +67,7 @@ export class TestHostAgent {
     await chmod(root, 0o711);
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(root);
-    if (options.boot !== "missing") await symlink(installed.images, layout.images);
+    if (options.boot !== "missing") await borrowTemplate(installed, layout);
     await symlink(installed.bin, layout.bin);
     if (options.boot === undefined) await symlink(installed.boot, layout.boot);
     if (options.boot === "panics") await makePanickingBoot(installed, layout);
@@ -190,6 +190,13 @@ export const testToken = "token-of-a-test";
 export async function engineOf(agent: TestHostAgent, id: string): Promise<ProcessIdentity> {
   const journal = await readFile(agent.layout.sandbox(id as SandboxId).journal, "utf8");
   return (JSON.parse(journal) as { process: ProcessIdentity }).process;
+}
+
+/** The built-in template alone: snapshots become templates beside it, and must not outlive their test. */
+async function borrowTemplate(installed: Layout, layout: Layout): Promise<void> {
+  const { directory } = layout.template(platformTeamId, minimalTemplateId);
+  await mkdir(path.dirname(directory), { recursive: true });
+  await symlink(installed.template(platformTeamId, minimalTemplateId).directory, directory);
 }
 
 /** The installed kernel with an initramfs that holds no init. */
