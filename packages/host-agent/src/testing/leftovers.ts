@@ -12,11 +12,13 @@ const settleMs = 30_000;
 /** What the host agent's process has open, without connections of tests that are still kept alive. */
 export async function descriptorsOf(agent: TestHostAgent): Promise<string[]> {
   const directory = `/proc/${agent.process?.pid}/fd`;
+  const sockets = await socketNames();
   const targets = await Promise.all(
     (await readdir(directory)).map(async (name) => {
       try {
+        const target = await readlink(`${directory}/${name}`);
         // Numbers of sockets and pipes say nothing.
-        return (await readlink(`${directory}/${name}`)).replace(/\[\d+\]$/, "");
+        return sockets.get(target) ?? target.replace(/\[\d+\]$/, "");
       } catch (error) {
         if (isMissingFile(error)) return null;
         throw error;
@@ -24,6 +26,17 @@ export async function descriptorsOf(agent: TestHostAgent): Promise<string[]> {
     }),
   );
   return targets.filter((target) => target !== null).sort();
+}
+
+/** What each socket of the machine is, by the name that a descriptor's link has: where it listens or was accepted, or what it leads to. */
+async function socketNames(): Promise<Map<string, string>> {
+  const rows = async (protocol: string): Promise<string[][]> => {
+    const table = await readFile(`/proc/net/${protocol}`, "utf8");
+    return table.split("\n").map((line) => line.trim().split(/\s+/));
+  };
+  const unix = (await rows("unix")).map(([, , , , , , inode, path]) => [inode, `unix socket ${path ?? "of a client"}`]);
+  const tcp = (await rows("tcp")).map((row) => [row[9], `TCP socket to ${row[2]}`]);
+  return new Map([...unix, ...tcp].map(([inode, name = ""]) => [`socket:[${inode}]`, name]));
 }
 
 /** A line for each thing that is there and should not be, once all sandboxes are destroyed and there has been time to clear up. */
