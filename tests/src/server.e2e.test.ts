@@ -6,6 +6,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { cliEntry } from "@wrenn/cli";
 import { pollUntil, runUnchecked } from "@wrenn/system";
 import { afterEach, describe, expect, it } from "vitest";
+import { crash } from "./harness/guest.ts";
 import { leftoversOf } from "./harness/leftovers.ts";
 import { TestServer } from "./harness/test-server.ts";
 
@@ -152,6 +153,15 @@ describe("down", () => {
     await server.cli(["up", "--detach"]);
     const command = await sandbox.commands.start("true");
     expect((await command.wait()).exitCode).toBe(0);
+    expect(await server.cli(["down", "--destroy"])).toMatchObject({ exitCode: 0 });
+    expect(await leftoversOf(server.layout.root)).toEqual([]);
+  });
+
+  it("with --destroy also destroys what has died and could be recovered", async () => {
+    const server = await prepare();
+    await server.cli(["up", "--detach"]);
+    const sandbox = await server.createSandbox();
+    await crash(sandbox);
     expect(await server.cli(["down", "--destroy"])).toMatchObject({ exitCode: 0 });
     expect(await leftoversOf(server.layout.root)).toEqual([]);
   });

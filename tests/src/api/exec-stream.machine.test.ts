@@ -75,6 +75,18 @@ test("user, directory, variables and a timeout are those that were asked for", a
   expect(client.stdout.toString()).toBe("user\n/usr\nhello\n");
 });
 
+test("a streamed command leaves its connection into the sandbox to the next one", async () => {
+  const { agent } = api().server;
+  const stream = async (): Promise<void> => {
+    const client = await shell("echo one; echo two");
+    expect((await client.closed()).last).toMatchObject({ type: "exit", exit_code: 0 });
+  };
+  await stream();
+  const opened = agent.tunnelsOpened;
+  for (let count = 0; count < 5; count++) await stream();
+  expect(agent.tunnelsOpened).toBe(opened);
+});
+
 test("signals reach the command", async () => {
   const client = await shell("trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.02; done");
   await client.printed("ready");

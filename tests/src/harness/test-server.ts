@@ -2,6 +2,7 @@
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
+import { minimalTemplateId, platformTeamId } from "@wrenn/contract";
 import { readCredentials } from "@wrenn/cli";
 import { type ConnectionOptions, type CreateSandboxOptions, Sandbox } from "@wrenn/sdk";
 import { isMissingFile, type Layout, layoutFromEnvironment, pollUntil, wrennLayout } from "@wrenn/system";
@@ -9,7 +10,7 @@ import { type CliOptions, CliProcess, type CliResult, runCli } from "./cli.ts";
 import { leftoversOf } from "./leftovers.ts";
 
 /** Made by the set-up, and the same for every server of a machine. */
-const shared = ["boot", "images", "bin", "cache"] as const;
+const shared = ["boot", "bin", "cache"] as const;
 
 export class TestServer {
   readonly layout: Layout;
@@ -30,6 +31,10 @@ export class TestServer {
     const machine = layoutFromEnvironment();
     const layout = wrennLayout(root);
     for (const name of shared) await symlink(path.join(machine.root, name), path.join(root, name));
+    // The built-in template alone: snapshots become templates beside it, and must not outlive their server.
+    const { directory } = layout.template(platformTeamId, minimalTemplateId);
+    await mkdir(path.dirname(directory), { recursive: true });
+    await symlink(machine.template(platformTeamId, minimalTemplateId).directory, directory);
     await mkdir(path.join(root, "sandboxes"), { mode: 0o711 });
     await mkdir(layout.run, { mode: 0o711 });
     // Whether KVM works has been found out once for this boot of the machine; finding out takes a VM.

@@ -28,8 +28,8 @@ const stopTimeoutMs = 120_000;
 
 export async function down(options: DownOptions): Promise<number> {
   const layout = layoutFromEnvironment();
-  const { running, paused, areNamed } = await sandboxesHere(layout);
-  const all = [...running, ...paused];
+  const { running, paused, dead, areNamed } = await sandboxesHere(layout);
+  const all = [...running, ...paused, ...dead];
   if (running.length > 0 && !options.destroy && !options.leaveRunning) {
     throw new WrennError("sandboxes_running", {
       message: `Sandboxes are running on this machine:\n${running.map((id) => `  ${id}`).join("\n")}`,
@@ -72,6 +72,8 @@ interface SandboxesHere {
   running: string[];
   /** On disk alone: nothing of them ends with the server. */
   paused: string[];
+  /** What is kept of them is for their owners to recover. */
+  dead: string[];
   /** Whether these are public ids. */
   areNamed: boolean;
 }
@@ -88,6 +90,7 @@ async function sandboxesHere(layout: Layout): Promise<SandboxesHere> {
     return {
       running: idsOf((state) => state !== DEAD && state !== PAUSED),
       paused: idsOf((state) => state === PAUSED),
+      dead: idsOf((state) => state === DEAD),
       areNamed: true,
     };
   } catch (error) {
@@ -97,7 +100,7 @@ async function sandboxesHere(layout: Layout): Promise<SandboxesHere> {
       { length: count },
       (_, index) => `(sandbox ${index + 1}: the host agent does not run to name it)`,
     );
-    return { running, paused: [], areNamed: false };
+    return { running, paused: [], dead: [], areNamed: false };
   }
 }
 

@@ -20,7 +20,12 @@ export function addServerVerbs(program: Command, finish: Finish): void {
   program
     .command("down")
     .description("stop the server of this machine")
-    .addOption(new Option("--destroy", "destroy the sandboxes that are running or paused").conflicts("leaveRunning"))
+    .addOption(
+      new Option(
+        "--destroy",
+        "destroy all sandboxes: running, paused, and dead ones that could be recovered",
+      ).conflicts("leaveRunning"),
+    )
     .option("--leave-running", "let sandboxes run on; the next server adopts them")
     .addOption(json())
     .addHelpText("after", examples("wrenn down", ["wrenn down --destroy", "with all sandboxes"]))

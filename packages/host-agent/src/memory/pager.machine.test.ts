@@ -1,5 +1,5 @@
 /** The pager program as the host agent uses it, with the memory of engines that have not begun to run. */
-import { chmod, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type LayerId, newId } from "@wrenn/contract";
@@ -182,6 +182,18 @@ describe("the pager program", () => {
     engines.push(started.identity);
     expect(await started.status()).toMatchObject({ state: "listening" });
     expect(await isAlive(started.identity)).toBe(true);
+  });
+
+  it("starts where one that ran as another user was killed while it wrote", async () => {
+    const { header } = await captureBase();
+    const request = { files, uid, header, workingSet: null, record: files.workingSet, cgroup: { procsFiles: [] } };
+    for (const file of [files.pagerStatus, files.workingSet]) {
+      await writeFile(`${file}.new`, "half of it");
+      await chown(`${file}.new`, uid - 1, uid - 1);
+    }
+    const started = await pager.start(request, never);
+    engines.push(started.identity);
+    expect(await started.status()).toMatchObject({ state: "listening" });
   });
 
   it("that cannot start says why, and leaves nothing running", async () => {

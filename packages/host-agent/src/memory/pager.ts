@@ -161,11 +161,10 @@ export class PagerProgram {
    */
   async start(request: PagerRequest, signal: AbortSignal): Promise<Pager> {
     const { files, uid, header, workingSet, record, cgroup } = request;
-    // The sandbox's engine could have left links in their places, which root would follow.
-    // And a pager that was killed while it replaced a file has left the new one, which one of another user could not remove.
-    const replaced = [files.pagerStatus, record].flatMap((file) => [file, `${file}.new`]);
-    for (const file of [files.pagerSocket, files.pagerLog, ...replaced]) {
-      await rm(file, { recursive: true, force: true });
+    // The sandbox's engine could have left links in their places, which root would follow. And what a pager was about to put there when it
+    // was killed belongs to the user of another slot: in this directory, which is sticky, the next pager could not remove it.
+    for (const file of [files.pagerSocket, files.pagerStatus, files.pagerLog, record]) {
+      for (const name of [file, `${file}.new`]) await rm(name, { recursive: true, force: true });
     }
     const args = [
       ["--socket", files.pagerSocket, "--status", files.pagerStatus, "--uid", String(uid)],

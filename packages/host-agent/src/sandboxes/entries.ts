@@ -60,7 +60,7 @@ export class SandboxEntries {
       try {
         await work(abort.signal);
       } catch (error) {
-        throw asWrennError(error);
+        throw failureOf(error, abort.signal);
       } finally {
         entry.operation = null;
       }
@@ -70,6 +70,13 @@ export class SandboxEntries {
     entry.operation = { kind, done, abort };
     await done;
   }
+}
+
+/** An abort comes back as whatever it has interrupted; who asked for the operation is told what it was aborted for. */
+function failureOf(error: unknown, { aborted, reason }: AbortSignal): WrennError {
+  const failure = asWrennError(error);
+  if (!aborted || !(reason instanceof WrennError) || failure === reason) return failure;
+  return new WrennError(reason.code, { message: reason.message, cause: failure });
 }
 
 /** Waits for a promise whose failure somebody else is told. */

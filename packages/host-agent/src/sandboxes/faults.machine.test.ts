@@ -5,6 +5,7 @@ import { ConnectError } from "@connectrpc/connect";
 import { hostAgentProto, newId } from "@wrenn/contract";
 import { run } from "@wrenn/system";
 import { afterEach, expect, it } from "vitest";
+import { failureOf } from "../testing/failure.ts";
 import { type PrepareOptions, TestHostAgent } from "../testing/host-agent-process.ts";
 
 const nothing = { engines: [], directories: [], cgroups: [] };
@@ -22,21 +23,10 @@ async function start(environment: NodeJS.ProcessEnv = {}, options: PrepareOption
   return agent;
 }
 
-/** The code of the registry that a call fails with. */
-async function failure(call: Promise<unknown>): Promise<string> {
-  try {
-    await call;
-  } catch (error) {
-    if (!(error instanceof ConnectError)) throw error;
-    return error.findDetails(hostAgentProto.ErrorInfoSchema)[0]?.code ?? `no code: ${error.message}`;
-  }
-  return "none";
-}
-
 it("refuses bad ids, sizes and templates", async () => {
   const { client, request, traces } = bound(await start());
   const created = (overrides: Parameters<typeof request>[0]): Promise<string> =>
-    failure(client.createSandbox(request(overrides)));
+    failureOf(client.createSandbox(request(overrides)));
   await expect(created({ sandboxId: "../../etc" })).resolves.toBe("invalid_id");
   await expect(created({ sandboxId: `sb-${newId("sandbox")}` })).resolves.toBe("invalid_id");
   await expect(created({ templateId: "..%2f" })).resolves.toBe("invalid_id");
@@ -50,9 +40,9 @@ it("refuses bad ids, sizes and templates", async () => {
   await expect(created({ accessToken: "" })).resolves.toBe("invalid_request");
   await expect(created({ envs: { LONG: "x".repeat(131_072) } })).resolves.toBe("invalid_request");
   const sandboxId = newId("sandbox");
-  await expect(failure(client.getSandbox({ sandboxId }))).resolves.toBe("sandbox_not_found");
-  await expect(failure(client.destroySandbox({ sandboxId }))).resolves.toBe("sandbox_not_found");
-  await expect(failure(client.destroySandbox({ sandboxId: "../x" }))).resolves.toBe("invalid_id");
+  await expect(failureOf(client.getSandbox({ sandboxId }))).resolves.toBe("sandbox_not_found");
+  await expect(failureOf(client.destroySandbox({ sandboxId }))).resolves.toBe("sandbox_not_found");
+  await expect(failureOf(client.destroySandbox({ sandboxId: "../x" }))).resolves.toBe("invalid_id");
   expect(await traces()).toMatchObject(nothing);
 });
 
@@ -61,7 +51,7 @@ it("refuses what does not fit into the host's memory", async ({ skip }) => {
   const { memoryAvailableMib } = await client.getHost({});
   if (memoryAvailableMib > 60_000) skip("this host has room for the largest sandbox there can be");
   const memoryMib = memoryAvailableMib - 100;
-  await expect(failure(client.createSandbox(request({ memoryMib })))).resolves.toBe("host_out_of_memory");
+  await expect(failureOf(client.createSandbox(request({ memoryMib })))).resolves.toBe("host_out_of_memory");
   expect(await traces()).toMatchObject(nothing);
 });
 
@@ -73,7 +63,7 @@ it("refuses when the disk is all but full", async () => {
   try {
     await agent.start();
     const { client, request } = bound(agent);
-    await expect(failure(client.createSandbox(request()))).resolves.toBe("host_out_of_disk");
+    await expect(failureOf(client.createSandbox(request()))).resolves.toBe("host_out_of_disk");
     expect(await agent.traces()).toMatchObject(nothing);
   } finally {
     await agent.signal("SIGTERM");
@@ -86,7 +76,7 @@ it("serves without QEMU, and says what is missing", async () => {
   const host = await client.getHost({});
   expect(host).toMatchObject({ engine: "", engineVersion: "" });
   expect(host.engineReason).toContain("Install QEMU");
-  await expect(failure(client.createSandbox(request()))).resolves.toBe("engine_missing");
+  await expect(failureOf(client.createSandbox(request()))).resolves.toBe("engine_missing");
 });
 
 it("says that QEMU is too old", async () => {
@@ -98,7 +88,7 @@ it("says that QEMU is too old", async () => {
   try {
     await agent.start();
     const { client, request } = bound(agent);
-    await expect(failure(client.createSandbox(request()))).resolves.toBe("engine_too_old");
+    await expect(failureOf(client.createSandbox(request()))).resolves.toBe("engine_too_old");
   } finally {
     await run("rm", ["-f", program]);
   }
@@ -106,7 +96,7 @@ it("says that QEMU is too old", async () => {
 
 it("says that nothing has been built to boot from", async () => {
   const { client, request, traces } = bound(await start({}, { boot: "missing" }));
-  await expect(failure(client.createSandbox(request()))).resolves.toBe("boot_files_missing");
+  await expect(failureOf(client.createSandbox(request()))).resolves.toBe("boot_files_missing");
   expect(await traces()).toMatchObject(nothing);
 });
 
@@ -121,7 +111,7 @@ it("fails with the engine's words when it cannot start, and leaves nothing", asy
   try {
     await agent.start();
     const { client, request } = bound(agent);
-    await expect(failure(client.createSandbox(request()))).resolves.toBe("engine_failed");
+    await expect(failureOf(client.createSandbox(request()))).resolves.toBe("engine_failed");
     await expect(client.createSandbox(request())).rejects.toThrow("out of luck");
     expect(await agent.traces()).toMatchObject(nothing);
   } finally {

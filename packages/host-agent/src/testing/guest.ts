@@ -47,7 +47,10 @@ interface ExecEvent {
 /** Runs a shell command as root in the sandbox; resolves with its standard output when it ends, or the connection does. */
 export async function execute(socketPath: string, id: string, command: string): Promise<string> {
   const { status, socket } = await openTunnel(socketPath, `${id}:${guestAgentPort}`);
-  if (status !== 200) throw new Error(`the tunnel was refused with ${status}`);
+  if (status !== 200) {
+    socket.destroy();
+    throw new Error(`the tunnel was refused with ${status}`);
+  }
   return executeOver({ createConnection: () => socket }, command);
 }
 

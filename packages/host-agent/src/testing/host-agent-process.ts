@@ -13,7 +13,6 @@ import {
   newId,
   platformTeamId,
   type SandboxId,
-  templateManifestSchema,
 } from "@wrenn/contract";
 import {
   identifyProcess,
@@ -29,7 +28,6 @@ import {
   wrennLayout,
   writeJsonDurably,
 } from "@wrenn/system";
-import { passable } from "../directories.ts";
 import { findAllEngineProcesses } from "../engines/engines.ts";
 import { instanceTag } from "../network/slot-pool.ts";
 
@@ -75,7 +73,7 @@ export class TestHostAgent {
     await chmod(root, 0o711);
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(root);
-    if (options.boot !== "missing") await linkTemplates(installed, layout);
+    if (options.boot !== "missing") await borrowTemplate(installed, layout);
     await symlink(installed.bin, layout.bin);
     if (options.boot === undefined) await symlink(installed.boot, layout.boot);
     if (options.boot === "panics") await makePanickingBoot(installed, layout);
@@ -196,17 +194,11 @@ export async function engineOf(agent: TestHostAgent, id: string): Promise<Proces
   return (JSON.parse(journal) as { process: ProcessIdentity }).process;
 }
 
-/** One by one, so that what a test keeps as a template of its own goes to its directory, not to this machine's, whose own stay there. */
-async function linkTemplates(installed: Layout, layout: Layout): Promise<void> {
-  for (const team of await readdir(installed.teams)) {
-    await mkdir(path.join(layout.teams, team), { recursive: true, mode: passable });
-    for (const template of await readdir(path.join(installed.teams, team))) {
-      const base = path.join(installed.teams, team, template);
-      const manifest = templateManifestSchema.nullable().safeParse(await readJson(path.join(base, "template.json")));
-      if (!manifest.success || manifest.data === null || "generation" in manifest.data) continue;
-      await symlink(base, path.join(layout.teams, team, template));
-    }
-  }
+/** The built-in template alone: snapshots become templates beside it, and must not outlive their test. */
+async function borrowTemplate(installed: Layout, layout: Layout): Promise<void> {
+  const { directory } = layout.template(platformTeamId, minimalTemplateId);
+  await mkdir(path.dirname(directory), { recursive: true });
+  await symlink(installed.template(platformTeamId, minimalTemplateId).directory, directory);
 }
 
 /** The installed kernel with an initramfs that holds no init. */

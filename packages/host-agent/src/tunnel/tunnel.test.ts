@@ -10,7 +10,7 @@ import { pollUntil } from "@wrenn/system";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { deferred } from "../deferred.ts";
-import { exchange, openTunnel } from "../testing/guest.ts";
+import { exchange, openTunnel, refusal } from "../testing/guest.ts";
 import { Tunnels } from "./tunnel.ts";
 
 const id = newId("sandbox");
@@ -113,4 +113,12 @@ it("is cut on both sides when the sandbox ends", async () => {
   gone.abort();
   await closed;
   await expect(leftOpen()).resolves.toBe(0);
+});
+
+it("is refused with the reason, and is not kept for a client that neither reads nor ends", async () => {
+  await expect(refusal(socketPath, "nobody:80")).resolves.toEqual({ status: 400, code: "invalid_id" });
+  const { status, socket } = await openTunnel(socketPath, "nobody:80");
+  expect(status).toBe(400);
+  await expect(leftOpen()).resolves.toBe(0);
+  socket.destroy();
 });

@@ -124,5 +124,7 @@ function refuse(client: Duplex, error: WrennError): void {
       "",
       body,
     ].join("\r\n"),
+    // It has nothing more to say. Waiting for its end would keep the connection of one that never looks.
+    () => client.destroy(),
   );
 }
