@@ -14,7 +14,7 @@ import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
 import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
-import { runInGuest, syncGuest } from "./guest-client.ts";
+import { initialiseGolden, runInGuest, syncGuest } from "./guest-client.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
 
 /** What decides which golden snapshot fits a create. */
@@ -154,6 +154,7 @@ export class GoldenSnapshots {
     const { layout, generations, golden, log } = this.#context;
     const vm = required(holdings.vm, "VM");
     const { address } = required(holdings.slot, "slot");
+    await initialiseGolden(address, this.#context.dns, this.#closing.signal);
     await this.#warmUp(address);
     await syncGuest(address, log);
     const subject = captureSubject(running, holdings);
