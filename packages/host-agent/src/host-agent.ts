@@ -73,7 +73,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger): 
     engines,
     slots,
     cgroups,
-    admission: new Admission(layout),
+    admission: new Admission(layout, config.memoryOvercommit),
     ...frozen,
     memoryChoice: config.memory,
     servesPages: await servesPages(),
