@@ -17,7 +17,7 @@ const uplink = "uplink";
 
 export async function openBareNetworks(
   count: number,
-): Promise<{ networks: readonly BareNetwork[]; close(): Promise<void> }> {
+): Promise<{ readonly networks: readonly BareNetwork[]; readonly close: () => Promise<void> }> {
   const indexes = Array.from({ length: count }, (_, index) => index);
   const close = async (): Promise<void> => {
     await tryAll(

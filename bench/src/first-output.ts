@@ -11,18 +11,21 @@ export async function firstOutput(host: FrozenHost, id: SandboxId): Promise<void
   assertReady(await host.run(id, command));
 }
 
-/** Restores a bare guest in each network at once, and runs the first command in each. @returns milliseconds until the last has answered */
+/**
+ * Restores a bare guest in each network at once, and runs the first command in each.
+ * @returns milliseconds until the last has answered
+ */
 export async function timeBareRestores(
-  host: FrozenHost,
+  { frozen, scratch }: { readonly frozen: FrozenGuest; readonly scratch: string },
   networks: readonly BareNetwork[],
-  frozen: FrozenGuest = host.frozen,
+  firstCommand: (address: string) => Promise<void> = bareFirstOutput,
 ): Promise<number> {
   const guests: BareGuest[] = [];
   const start = performance.now();
   const one = async (network: BareNetwork): Promise<void> => {
-    const guest = await BareGuest.restore(frozen, network, host.scratch);
+    const guest = await BareGuest.restore(frozen, network, scratch);
     guests.push(guest);
-    assertReady(await executeAt(guest.address, command));
+    await firstCommand(guest.address);
   };
   try {
     await Promise.all(networks.map(one));
@@ -47,6 +50,10 @@ export async function timeCreates(host: FrozenHost, count: number): Promise<numb
   } finally {
     for (const id of ids) await host.destroy(id);
   }
+}
+
+async function bareFirstOutput(address: string): Promise<void> {
+  assertReady(await executeAt(address, command));
 }
 
 function assertReady(output: string): void {

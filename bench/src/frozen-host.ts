@@ -3,7 +3,7 @@ import { mkdir, readdir } from "node:fs/promises";
 import path from "node:path";
 import { newId, parseUuid, type SandboxId } from "@wrenn/contract";
 import { engineOf, execute, TestHostAgent, testToken } from "@wrenn/host-agent/testing";
-import { pollUntil, readJson, run } from "@wrenn/system";
+import { type Layout, pollUntil, readJson, run } from "@wrenn/system";
 import { z } from "zod";
 import { type BareNetwork, openBareNetworks } from "./bare-network.ts";
 import { type FrozenGuest, makeOverlay } from "./bare-restore.ts";
@@ -24,6 +24,7 @@ export interface HostOptions {
 const goldenSchema = z.object({ generation: z.uuid() });
 const manifestSchema = z.object({
   id: z.uuid(),
+  memoryMib: z.number(),
   memory: z.object({ layers: z.array(z.string()).length(1), flat: z.literal(true) }),
   disk: z.object({ layers: z.array(z.string()).min(1) }),
 });
@@ -75,7 +76,7 @@ export class FrozenHost {
       await agent.client.destroySandbox({ sandboxId: first.sandboxId });
       const scratch = path.join(agent.layout.root, "bare");
       await mkdir(scratch);
-      return new FrozenHost(agent, await frozenGuest(agent, scratch), scratch);
+      return new FrozenHost(agent, await goldenGuest(agent.layout, scratch), scratch);
     } catch (error) {
       await agent.remove();
       throw error;
@@ -182,19 +183,33 @@ export async function besideBare<Result>(
   }
 }
 
-async function frozenGuest({ layout }: TestHostAgent, scratch: string): Promise<FrozenGuest> {
-  const [name] = await readdir(layout.golden);
-  if (name === undefined) throw new Error("there is no golden snapshot");
-  const { generation } = goldenSchema.parse(await readJson(path.join(layout.golden, name)));
-  const files = layout.generation(parseUuid("generation", generation));
-  const { memory, disk } = manifestSchema.parse(await readJson(files.manifest));
+/** The golden snapshot of a host that has one, as a bare engine takes it. */
+export async function goldenGuest(layout: Layout, scratch: string): Promise<FrozenGuest> {
+  const { id, memory, disk } = await goldenOf(layout);
   const [memoryLayer = ""] = memory.layers;
   const [diskLayer = ""] = disk.layers;
   const overlay = path.join(scratch, "empty.qcow2");
   const { disk: diskFile } = layout.layer(parseUuid("layer", diskLayer));
   await makeOverlay(overlay, diskFile);
   const { memory: memoryFile } = layout.layer(parseUuid("layer", memoryLayer));
-  return { memoryMib, memory: memoryFile, deviceState: files.deviceState, disk: diskFile, overlay };
+  return {
+    memoryMib,
+    memory: memoryFile,
+    deviceState: layout.generation(parseUuid("generation", id)).deviceState,
+    disk: diskFile,
+    overlay,
+  };
+}
+
+/** The manifest of the golden snapshot of the size that is measured. */
+async function goldenOf(layout: Layout): Promise<z.infer<typeof manifestSchema>> {
+  for (const name of await readdir(layout.golden)) {
+    const { generation } = goldenSchema.parse(await readJson(path.join(layout.golden, name)));
+    const { manifest } = layout.generation(parseUuid("generation", generation));
+    const parsed = manifestSchema.parse(await readJson(manifest));
+    if (parsed.memoryMib === memoryMib) return parsed;
+  }
+  throw new Error(`there is no golden snapshot of ${memoryMib} MiB`);
 }
 
 function parseJson(text: string): unknown {

@@ -39,7 +39,7 @@ const benchmarks: Record<string, Benchmark> = {
   "exec-streams": { runs: 5, measure: measureExecStreams },
   "file-transfer": { runs: 3, measure: measureFileTransfer },
   "api-throughput": { runs: 40, measure: (_server, runs) => measureApiThroughput(runs) },
-  "restore-create": { runs: 40, measure: (_server, runs) => measureRestoreCreate(runs) },
+  "restore-create": { runs: 40, measure: measureRestoreCreate },
   pause: { runs: 20, measure: (_server, runs) => measurePause(runs) },
   resume: { runs: 20, measure: (_server, runs) => measureResume(runs) },
   fork: { runs: 8, measure: (_server, runs) => measureFork(runs) },

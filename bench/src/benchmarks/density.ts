@@ -91,7 +91,11 @@ async function wrennTaken(host: FrozenHost): Promise<Taken> {
   }
 }
 
-async function inBatches<Item>(side: string, items: readonly Item[], start: (item: Item) => Promise<void>): Promise<void> {
+async function inBatches<Item>(
+  side: string,
+  items: readonly Item[],
+  start: (item: Item) => Promise<void>,
+): Promise<void> {
   for (let begin = 0; begin < items.length; begin += atOnce) {
     const batch = items.slice(begin, begin + atOnce);
     await Promise.all(batch.map(start));
@@ -103,7 +107,9 @@ async function taken(pids: readonly number[], beforeMib: number): Promise<Taken>
   await delay(settleMs);
   const mapped = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/smaps_rollup`, "utf8")));
   const mean = (...names: string[]): number =>
-    mapped.reduce((sum, text) => sum + names.reduce((part, name) => part + kib(text, name), 0), 0) / 1_024 / pids.length;
+    mapped.reduce((sum, text) => sum + names.reduce((part, name) => part + kib(text, name), 0), 0) /
+    1_024 /
+    pids.length;
   return {
     own: mean("Private_Clean", "Private_Dirty"),
     proportional: mean("Pss"),

@@ -49,7 +49,13 @@ export async function measurePager(runs: number): Promise<Measurement[]> {
   return [
     // 40,000 pages a second.
     { name: `${name}: per page`, unit: "µs", ours: microseconds, target: 25, failures: 0 },
-    { name: `${name}: resident memory more than after the first tenth`, unit: "MiB", ours: grown, target: 1, failures: 0 },
+    {
+      name: `${name}: resident memory more than after the first tenth`,
+      unit: "MiB",
+      ours: grown,
+      target: 1,
+      failures: 0,
+    },
     await hostAgentGrowth(),
   ];
 }
@@ -68,7 +74,9 @@ async function randomImage(layout: Layout): Promise<Image> {
   await (await open(blank, "w")).close();
   await truncate(blank, memoryBytes);
   const header = path.join(directory, "header");
-  const client = new Client(spawn("python3", [clientProgram, String(memoryBytes), blank], { stdio: ["pipe", "pipe", "inherit"] }));
+  const client = new Client(
+    spawn("python3", [clientProgram, String(memoryBytes), blank], { stdio: ["pipe", "pipe", "inherit"] }),
+  );
   try {
     await client.ask("fill");
     const layers = ["--layers", directory, "--layer", newId("layer"), "--header", header];
@@ -85,8 +93,21 @@ async function serveOnce(image: Image): Promise<{ milliseconds: number; grownMib
   const [socket, status] = ["socket", "status"].map((name) => path.join(directory, name));
   if (socket === undefined || status === undefined) throw new Error("there is no socket");
   await rm(status, { force: true });
-  const what = ["--header", header, "--layers", directory, "--socket", socket, "--status", status, "--uid", String(uid)];
-  const pager = spawn("taskset", ["--cpu-list", processor, layout.pager, "serve", ...what], { stdio: ["ignore", "ignore", "inherit"] });
+  const what = [
+    "--header",
+    header,
+    "--layers",
+    directory,
+    "--socket",
+    socket,
+    "--status",
+    status,
+    "--uid",
+    String(uid),
+  ];
+  const pager = spawn("taskset", ["--cpu-list", processor, layout.pager, "serve", ...what], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
   if (pager.pid === undefined) throw new Error("the pager did not start");
   const listens = await pollUntil(async () => readFile(status).catch(() => null), { timeoutMs: 10_000, intervalMs: 5 });
   if (listens === null) throw new Error("the pager does not listen");

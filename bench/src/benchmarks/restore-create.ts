@@ -1,14 +1,24 @@
-/** Create from a golden snapshot until the first command's output, one at a time and twenty at once, against a bare restore of the same state. */
+/**
+ * Create from a golden snapshot until the first command's output, against a bare restore of the same state: through the public API, and by
+ * the host agent's own calls, one at a time and twenty at once.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import path from "node:path";
+import { guestAgentPort } from "@wrenn/contract";
+import { Sandbox } from "@wrenn/sdk";
+import { openBareNetworks } from "../bare-network.ts";
 import { timeBareRestores, timeCreates } from "../first-output.ts";
-import { besideBare } from "../frozen-host.ts";
+import { besideBare, goldenGuest, memoryMib } from "../frozen-host.ts";
+import { firstOutput, type GuestEndpoint } from "../guest-client.ts";
 import { type Measurement, progressLine } from "../report.ts";
 import { Series } from "../series.ts";
+import type { RunningServer } from "../server.ts";
 
 const atOnce = 20;
 /** Bursts for each single create: they take seconds. */
 const burstsPerRun = 1 / 8;
 
-export async function measureRestoreCreate(runs: number): Promise<Measurement[]> {
+export async function measureRestoreCreate(server: RunningServer, runs: number): Promise<Measurement[]> {
   const bursts = Math.max(1, Math.round(runs * burstsPerRun));
   const single = new Series();
   const burst = new Series();
@@ -28,7 +38,45 @@ export async function measureRestoreCreate(runs: number): Promise<Measurement[]>
   });
   const name = "create from a golden snapshot until the first command's output";
   return [
-    single.measurement(`${name}, one at a time`, 1.3),
-    burst.measurement(`${name}, ${atOnce} at once: the last of them`, 1.2),
+    (await throughApi(server, runs)).measurement(`${name}, through the API`, 1.3),
+    single.measurement(`${name}, by the host agent`, 1.3),
+    burst.measurement(`${name}, by the host agent, ${atOnce} at once: the last of them`, 1.2),
   ];
+}
+
+async function throughApi(server: RunningServer, runs: number): Promise<Series> {
+  const series = new Series();
+  const scratch = await mkdtemp(path.join(server.layout.root, "bare-"));
+  const { networks, close } = await openBareNetworks(1);
+  try {
+    // Makes the golden snapshot, if it is not there.
+    await timeApiCreate(server);
+    const frozen = await goldenGuest(server.layout, scratch);
+    for (let round = 0; round < runs; round += 1) {
+      await series.add({
+        bare: () => timeBareRestores({ frozen, scratch }, networks, (address) => firstOutput(bareEndpoint(address))),
+        ours: () => timeApiCreate(server),
+      });
+      console.error(progressLine("create through the API", round + 1, runs, series.ours));
+    }
+  } finally {
+    await close();
+    await rm(scratch, { recursive: true });
+  }
+  return series;
+}
+
+function bareEndpoint(address: string): GuestEndpoint {
+  return { url: `http://${address}:${guestAgentPort}`, headers: {} };
+}
+
+async function timeApiCreate(server: RunningServer): Promise<number> {
+  const start = performance.now();
+  const sandbox = await Sandbox.create({ ...server.api, memoryMib });
+  try {
+    await firstOutput(server.endpoint(sandbox.id));
+    return performance.now() - start;
+  } finally {
+    await sandbox.destroy();
+  }
 }

@@ -20,7 +20,10 @@ export async function measureResume(runs: number): Promise<Measurement[]> {
   await besideBare({ networks: 1 }, async (host, networks) => {
     const frozen = await freezeOnce(host, networks);
     for (let round = 0; round < runs; round += 1) {
-      await resume.add({ bare: () => timeBareRestores(host, networks, frozen), ours: () => timeResume(host) });
+      await resume.add({
+        bare: () => timeBareRestores({ frozen, scratch: host.scratch }, networks),
+        ours: () => timeResume(host),
+      });
       console.error(progressLine("resume", round + 1, runs, resume.ours));
     }
     const served = await FrozenHost.start({ memory: "uffd" });

@@ -126,7 +126,11 @@ class Ascent {
         },
         undo: () => releaseSlot(this.#context, holdings),
       }),
-      this.#clock.step({ name: "make the directory", run: () => this.#openJournal(), undo: () => this.#closeJournal() }),
+      this.#clock.step({
+        name: "make the directory",
+        run: () => this.#openJournal(),
+        undo: () => this.#closeJournal(),
+      }),
       inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup)]),
       this.#clock.step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
       this.#clock.step({
