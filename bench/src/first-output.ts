@@ -5,7 +5,8 @@ import type { BareNetwork } from "./bare-network.ts";
 import { BareGuest, type FrozenGuest } from "./bare-restore.ts";
 import type { FrozenHost } from "./frozen-host.ts";
 
-const command = "echo ready";
+/** For a shell, which both sides run. */
+export const command = "echo ready";
 
 export async function firstOutput(host: FrozenHost, id: SandboxId): Promise<void> {
   assertReady(await host.run(id, command));
@@ -18,14 +19,13 @@ export async function firstOutput(host: FrozenHost, id: SandboxId): Promise<void
 export async function timeBareRestores(
   { frozen, scratch }: { readonly frozen: FrozenGuest; readonly scratch: string },
   networks: readonly BareNetwork[],
-  firstCommand: (address: string) => Promise<void> = bareFirstOutput,
 ): Promise<number> {
   const guests: BareGuest[] = [];
   const start = performance.now();
   const one = async (network: BareNetwork): Promise<void> => {
     const guest = await BareGuest.restore(frozen, network, scratch);
     guests.push(guest);
-    await firstCommand(guest.address);
+    assertReady(await executeAt(guest.address, command));
   };
   try {
     await Promise.all(networks.map(one));
@@ -50,10 +50,6 @@ export async function timeCreates(host: FrozenHost, count: number): Promise<numb
   } finally {
     for (const id of ids) await host.destroy(id);
   }
-}
-
-async function bareFirstOutput(address: string): Promise<void> {
-  assertReady(await executeAt(address, command));
 }
 
 function assertReady(output: string): void {

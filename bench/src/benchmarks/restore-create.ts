@@ -4,12 +4,11 @@
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import path from "node:path";
-import { guestAgentPort } from "@wrenn/contract";
 import { Sandbox } from "@wrenn/sdk";
 import { openBareNetworks } from "../bare-network.ts";
-import { timeBareRestores, timeCreates } from "../first-output.ts";
+import { command, timeBareRestores, timeCreates } from "../first-output.ts";
 import { besideBare, goldenGuest, memoryMib } from "../frozen-host.ts";
-import { firstOutput, type GuestEndpoint } from "../guest-client.ts";
+import { firstOutput } from "../guest-client.ts";
 import { type Measurement, progressLine } from "../report.ts";
 import { Series } from "../series.ts";
 import type { RunningServer } from "../server.ts";
@@ -54,7 +53,7 @@ async function throughApi(server: RunningServer, runs: number): Promise<Series> 
     const frozen = await goldenGuest(server.layout, scratch);
     for (let round = 0; round < runs; round += 1) {
       await series.add({
-        bare: () => timeBareRestores({ frozen, scratch }, networks, (address) => firstOutput(bareEndpoint(address))),
+        bare: () => timeBareRestores({ frozen, scratch }, networks),
         ours: () => timeApiCreate(server),
       });
       console.error(progressLine("create through the API", round + 1, runs, series.ours));
@@ -66,15 +65,11 @@ async function throughApi(server: RunningServer, runs: number): Promise<Series> 
   return series;
 }
 
-function bareEndpoint(address: string): GuestEndpoint {
-  return { url: `http://${address}:${guestAgentPort}`, headers: {} };
-}
-
 async function timeApiCreate(server: RunningServer): Promise<number> {
   const start = performance.now();
   const sandbox = await Sandbox.create({ ...server.api, memoryMib });
   try {
-    await firstOutput(server.endpoint(sandbox.id));
+    await firstOutput(server.endpoint(sandbox.id), ["/bin/sh", "-c", command]);
     return performance.now() - start;
   } finally {
     await sandbox.destroy();
