@@ -88,8 +88,7 @@ export class FrozenHost {
     return this.#agent.process.pid;
   }
 
-  async create(): Promise<SandboxId> {
-    const sandboxId = newId("sandbox");
+  async create(sandboxId = newId("sandbox")): Promise<SandboxId> {
     await this.#agent.client.createSandbox(this.#agent.request({ sandboxId, memoryMib }));
     return sandboxId;
   }

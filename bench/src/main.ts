@@ -19,6 +19,7 @@ import { measureResume } from "./benchmarks/resume.ts";
 import { describeCircumstances } from "./circumstances.ts";
 import { measureRestExec } from "./benchmarks/rest-exec.ts";
 import { measureSoak } from "./benchmarks/soak.ts";
+import { measureSteps } from "./benchmarks/steps.ts";
 import { measureTerminalEcho } from "./benchmarks/terminal-echo.ts";
 import { type Measurement, renderTable, writeResults } from "./report.ts";
 import { RunningServer } from "./server.ts";
@@ -43,6 +44,7 @@ const benchmarks: Record<string, Benchmark> = {
   pause: { runs: 20, measure: (_server, runs) => measurePause(runs) },
   resume: { runs: 20, measure: (_server, runs) => measureResume(runs) },
   fork: { runs: 8, measure: (_server, runs) => measureFork(runs) },
+  steps: { runs: 20, measure: (_server, runs) => measureSteps(runs) },
   density: { runs: 1, measure: () => measureDensity() },
   pager: { runs: 10, measure: (_server, runs) => measurePager(runs) },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
