@@ -9,11 +9,13 @@ export interface GuestEndpoint {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** Runs `echo` and returns once its output is in hand. */
-export async function firstOutput(endpoint: GuestEndpoint): Promise<void> {
-  const command = { process: { cmd: "/bin/echo", args: ["ready"] }, stdin: false };
+/** Runs a command, `echo` unless said otherwise, and returns once its output is in hand. */
+export async function firstOutput(
+  endpoint: GuestEndpoint,
+  [cmd, ...args]: readonly [string, ...string[]] = ["/bin/echo", "ready"],
+): Promise<void> {
   let seen = false;
-  for await (const { event } of processesOf(endpoint).start(command)) {
+  for await (const { event } of processesOf(endpoint).start({ process: { cmd, args }, stdin: false })) {
     if (event?.event.case === "data") seen = true;
   }
   if (!seen) throw new Error("the first command printed nothing");

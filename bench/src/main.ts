@@ -3,16 +3,23 @@ import { parseArgs } from "node:util";
 import { layoutFromEnvironment } from "@wrenn/system";
 import { measureApiThroughput } from "./benchmarks/api-throughput.ts";
 import { measureColdCreate } from "./benchmarks/cold-create.ts";
+import { measureFork } from "./benchmarks/fork.ts";
 import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
 import { measureGuestCommand } from "./benchmarks/guest-command.ts";
+import { measureDensity } from "./benchmarks/density.ts";
 import { measureExecStreams } from "./benchmarks/exec-streams.ts";
 import { measureFileTransfer } from "./benchmarks/file-transfer.ts";
 import { measureLauncher } from "./benchmarks/launcher.ts";
+import { measurePager } from "./benchmarks/pager.ts";
+import { measurePause } from "./benchmarks/pause.ts";
 import { measureResidentMemory } from "./benchmarks/resident-memory.ts";
+import { measureRestoreCreate } from "./benchmarks/restore-create.ts";
+import { measureResume } from "./benchmarks/resume.ts";
 import { describeCircumstances } from "./circumstances.ts";
 import { measureRestExec } from "./benchmarks/rest-exec.ts";
 import { measureSoak } from "./benchmarks/soak.ts";
+import { measureSteps } from "./benchmarks/steps.ts";
 import { measureTerminalEcho } from "./benchmarks/terminal-echo.ts";
 import { type Measurement, renderTable, writeResults } from "./report.ts";
 import { RunningServer } from "./server.ts";
@@ -33,6 +40,13 @@ const benchmarks: Record<string, Benchmark> = {
   "exec-streams": { runs: 5, measure: measureExecStreams },
   "file-transfer": { runs: 3, measure: measureFileTransfer },
   "api-throughput": { runs: 40, measure: (_server, runs) => measureApiThroughput(runs) },
+  "restore-create": { runs: 40, measure: measureRestoreCreate },
+  pause: { runs: 20, measure: (_server, runs) => measurePause(runs) },
+  resume: { runs: 20, measure: (_server, runs) => measureResume(runs) },
+  fork: { runs: 8, measure: (_server, runs) => measureFork(runs) },
+  steps: { runs: 20, measure: (_server, runs) => measureSteps(runs) },
+  density: { runs: 1, measure: () => measureDensity() },
+  pager: { runs: 10, measure: (_server, runs) => measurePager(runs) },
   "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
   /** Its runs are minutes. */
   soak: { runs: 5, measure: measureSoak },

@@ -9,7 +9,7 @@ const resultsDirectory = fileURLToPath(new URL("../results", import.meta.url));
 /** One row: our samples, the bare engine's where there is such a thing, and what was aimed at. */
 export interface Measurement {
   readonly name: string;
-  readonly unit: "ms" | "MiB" | "bytes" | "descriptors";
+  readonly unit: "ms" | "µs" | "MiB" | "bytes" | "descriptors";
   readonly ours: readonly number[];
   readonly bare?: readonly number[];
   /** The percentile compared; 50 unless the figure is about the tail. */

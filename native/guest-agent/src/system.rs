@@ -105,6 +105,7 @@ fn with_own_name(hosts: &str, name: &str) -> String {
 
 /// Resume calls `/init` again with the same values: the disk need not notice. Written over, not anew: a file that is cut to
 /// nothing first has its blocks allocated while its writer waits (ext4's `auto_da_alloc`), and here somebody waits for the writer.
+/// Nor is it cut to the length that it has, which is work, too.
 fn write_if_changed(path: &str, content: &str) -> io::Result<()> {
     let current = fs::read_to_string(path).unwrap_or_default();
     if current == content {
@@ -112,7 +113,10 @@ fn write_if_changed(path: &str, content: &str) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     file.write_all(content.as_bytes())?;
-    file.set_len(content.len() as u64)
+    if current.len() > content.len() {
+        file.set_len(content.len() as u64)?;
+    }
+    Ok(())
 }
 
 /// In images made for other init systems it is often a link to what such a system would write; that file is not there.

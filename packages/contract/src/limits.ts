@@ -109,8 +109,6 @@ export const deadlines = {
   deleteSnapshot: 60_000,
   /** Before a freeze the guest writes back what its page cache holds, as far as it gets in this time. */
   guestSync: 5_000,
-  /** A restored guest has nothing to start: a busy emulated one takes seconds. */
-  guestResume: 30_000,
   /** Reading, comparing and writing a guest's memory, while it stands still. */
   memoryCapture: 150_000,
   memoryFold: 600_000,
@@ -120,7 +118,8 @@ export const deadlines = {
   hostAgentCall: 15_000,
   /** Whether a host agent is there at all, for a health check. */
   hostProbe: 2_000,
-  guestInit: 10_000,
+  /** Of many emulated guests that come at once, each takes seconds. */
+  guestInit: 30_000,
   engineCommand: 10_000,
   engineGreeting: 10_000,
   engineQuit: 5_000,
@@ -224,6 +223,8 @@ export const intervals = {
   garbage: 2_000,
   /** A network slot that could not be made or removed is tried again after this. */
   slotRetry: 15_000,
+  /** After a slot was taken, another is made ready this much later: a restored guest has answered by then. */
+  slotRefill: 500,
   /** The host's rules for slots are put back within this time after another program flushed them. */
   slotRules: 10_000,
 } as const;

@@ -18,6 +18,7 @@ const environmentSchema = z.object({
   WRENN_MEMORY: z.enum(memoryChoices).default("auto"),
   WRENN_WARM_START: z.enum(["on", "off"]).default("on"),
   WRENN_GOLDEN_BYTES: z.coerce.number().int().min(0).default(generationLimits.goldenBytes),
+  WRENN_MEMORY_OVERCOMMIT: z.coerce.number().min(1).max(100).default(1),
   WRENN_QEMU_BIN: z.string().min(1).optional(),
   WRENN_DNS: z
     .string()
@@ -42,6 +43,8 @@ export interface HostAgentConfig {
   readonly warmStart: boolean;
   /** What golden snapshots may take up of the disk. */
   readonly goldenBytes: number;
+  /** How many times its memory this host promises to sandboxes. */
+  readonly memoryOvercommit: number;
   readonly qemu: string | undefined;
   readonly dns: readonly string[];
   readonly logLevel: LogLevel;
@@ -63,6 +66,7 @@ export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgent
     memory: env.WRENN_MEMORY,
     warmStart: env.WRENN_WARM_START === "on",
     goldenBytes: env.WRENN_GOLDEN_BYTES,
+    memoryOvercommit: env.WRENN_MEMORY_OVERCOMMIT,
     qemu: env.WRENN_QEMU_BIN,
     dns: env.WRENN_DNS,
     logLevel: env.WRENN_LOG_LEVEL,

@@ -77,7 +77,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
     engines,
     slots,
     cgroups,
-    admission: new Admission(layout),
+    admission: new Admission(layout, config.memoryOvercommit),
     ...frozen,
     memoryChoice: config.memory,
     servesPages: await servesPages(),

@@ -41,6 +41,7 @@ export class SlotPool {
   #upkeep: Promise<void> = Promise.resolve();
   #upkeepRuns = false;
   #retryTimer: NodeJS.Timeout | undefined;
+  #refillTimer: NodeJS.Timeout | undefined;
   #rulesTimer: NodeJS.Timeout | undefined;
   #rulesAreDue = false;
 
@@ -98,7 +99,7 @@ export class SlotPool {
     }
     const slot = this.#ready.shift() ?? (await this.#makeNow(signal));
     this.#inUse.set(slot.index, slot);
-    this.#startUpkeep();
+    this.#refillSoon();
     return slot;
   }
 
@@ -145,6 +146,7 @@ export class SlotPool {
   async close(): Promise<void> {
     this.#closing.abort();
     clearTimeout(this.#retryTimer);
+    clearTimeout(this.#refillTimer);
     clearInterval(this.#rulesTimer);
     await this.#upkeep;
     await Promise.allSettled(this.#makings);
@@ -272,6 +274,19 @@ export class SlotPool {
       const report = this.#config.onBackgroundFailure ?? warn;
       report(error);
     }
+  }
+
+  /** Whoever takes a slot is about to start an engine with it, and needs the processors more than the next one does; unless it is the last. */
+  #refillSoon(): void {
+    clearTimeout(this.#refillTimer);
+    if (this.#closing.signal.aborted) return;
+    if (this.#ready.length === 0) {
+      this.#startUpkeep();
+      return;
+    }
+    this.#refillTimer = setTimeout(() => {
+      this.#startUpkeep();
+    }, intervals.slotRefill).unref();
   }
 
   #retryLater(): void {

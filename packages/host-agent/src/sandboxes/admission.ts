@@ -35,13 +35,16 @@ export interface MemoryPromise {
 
 export class Admission {
   readonly #layout: Layout;
+  readonly #overcommit: number;
   /** Of all sandboxes. A guest that has touched little of its memory yet may take the rest at any time. */
   #promisedMib = 0;
   /** Of those whose creation is under way. */
   #unsettledMib = 0;
 
-  constructor(layout: Layout) {
+  /** @param overcommit how many times its memory the host promises. More than once, and guests that touch what they were promised may be killed. */
+  constructor(layout: Layout, overcommit = 1) {
     this.#layout = layout;
+    this.#overcommit = overcommit;
   }
 
   /**
@@ -55,7 +58,11 @@ export class Admission {
     try {
       const room = await readHostRoom(this.#layout);
       const freeMib =
-        wantedMib + Math.min(room.memoryAvailableMib - this.#unsettledMib, room.memoryTotalMib - this.#promisedMib);
+        wantedMib +
+        Math.min(
+          room.memoryAvailableMib - this.#unsettledMib,
+          room.memoryTotalMib * this.#overcommit - this.#promisedMib,
+        );
       const neededMib = wantedMib + hostReserve.memoryMib;
       if (freeMib < neededMib) {
         throw new WrennError("host_out_of_memory", {

@@ -128,7 +128,11 @@ class Ascent {
         },
         undo: () => releaseSlot(this.#context, holdings),
       }),
-      this.#clock.step({ name: "journal", run: () => this.#openJournal(), undo: () => this.#closeJournal() }),
+      this.#clock.step({
+        name: "make the directory",
+        run: () => this.#openJournal(),
+        undo: () => this.#closeJournal(),
+      }),
       inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup)]),
       this.#clock.step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
       this.#clock.step({
@@ -163,14 +167,15 @@ class Ascent {
     };
   }
 
+  /**
+   * Until there is an engine, nothing needs to be written down: the next host agent removes a directory without a journal, and cgroups and
+   * slots that no journal names; and what was there before is as it was.
+   */
   async #openJournal(): Promise<void> {
     const { directory } = this.#progress.holdings.files;
-    if (this.#plan.fallback === null) {
-      await mkdir(directory, { mode: 0o700 });
-      await syncDirectory(this.#context.layout.sandboxes);
-    }
+    if (this.#plan.fallback === null) await mkdir(directory, { mode: 0o700 });
     await openToEngine(directory, this.#slot().uid);
-    await this.#recordUnderWay();
+    this.#progress.journal = this.#underWay();
   }
 
   async #closeJournal(): Promise<void> {
@@ -253,7 +258,7 @@ class Ascent {
       },
       async (process) => {
         holdings.process = process;
-        await this.#recordUnderWay();
+        await Promise.all([this.#recordUnderWay(), syncDirectory(this.#context.layout.sandboxes)]);
       },
       this.#signal,
     );
@@ -266,8 +271,12 @@ class Ascent {
   }
 
   async #recordUnderWay(): Promise<void> {
+    await record(this.#context, this.#progress, this.#underWay());
+  }
+
+  #underWay(): Journal {
     const { process } = this.#progress.holdings;
-    await record(this.#context, this.#progress, this.#plan.underWay({ slot: this.#slot().index, process, steps: [] }));
+    return this.#plan.underWay({ slot: this.#slot().index, process, steps: [] });
   }
 
   #slot(): Slot {

@@ -16,7 +16,7 @@ import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
 import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
-import { runInGuest, syncGuest } from "./guest-client.ts";
+import { initialiseGolden, runInGuest, syncGuest } from "./guest-client.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
 import { StepClock } from "./step-clock.ts";
 
@@ -164,6 +164,10 @@ export class GoldenSnapshots {
     const clock = new StepClock(this.#context, "golden", this.#closing.signal);
     let memory: MemoryImage | null = null;
     const steps: Step[] = [
+      {
+        name: "name the guest",
+        run: () => initialiseGolden(address, this.#context.dns, this.#closing.signal),
+      },
       { name: "warm up", run: () => this.#warmUp(address) },
       { name: "sync the guest", run: () => syncGuest(address, log) },
       { name: "freeze", run: () => vm.freeze() },

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { request } from "node:http";
 import { createConnection, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { deadlines, guestAgentPort, type SandboxId, WrennError } from "@wrenn/contract";
+import { deadlines, guestAgentPort, parseUuid, type SandboxId, WrennError } from "@wrenn/contract";
 import { pollUntil, withTimeLimit } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import { z } from "zod";
@@ -33,6 +33,9 @@ const entropyBytes = 64;
 
 /** Far above any answer of a guest agent: a guest must not fill the host agent's memory. */
 const maxAnswerLength = 65_536;
+
+/** Whose guest a golden snapshot is. */
+const nobody = parseUuid("sandbox", "00000000-0000-0000-0000-000000000000");
 
 /** The user that commands run as when a caller names none; every template has it. */
 const defaultUser = "user";
@@ -76,40 +79,67 @@ export async function initialiseGuest(
   signal: AbortSignal,
 ): Promise<void> {
   const { sandboxId, envs, accessToken, dns, frozen } = configuration;
-  const machineId = sandboxId.replaceAll("-", "");
-  const body = JSON.stringify({
-    ...(envs === null ? {} : { envVars: envs }),
-    ...(frozen === null ? {} : { restored: true }),
-    accessToken,
-    timestamp: new Date().toISOString(),
-    defaultUser,
-    hostname: `sb-${machineId.slice(-12)}`,
-    machineId,
-    entropy: randomBytes(entropyBytes).toString("base64"),
-    dns,
-  });
-  const late = (): Error => new Error(`No answer within ${deadlines.guestInit} ms.`);
-  let status: number;
-  let answer: string;
-  try {
-    const post = (limited: AbortSignal): Promise<GuestAnswer> =>
-      call({ address, method: "POST", path: "/init", body, token: frozen?.accessToken ?? null }, limited);
-    ({ status, body: answer } = await withTimeLimit(deadlines.guestInit, late, [signal], post));
-  } catch (cause) {
-    signal.throwIfAborted();
-    throw new WrennError("guest_init_failed", { cause });
-  }
-  if (status >= 300) {
-    throw new WrennError("guest_init_failed", {
-      message: `The guest refused its configuration with ${status}: ${answer.slice(0, 300)}`,
-    });
-  }
+  const answer = await init(
+    address,
+    {
+      ...(envs === null ? {} : { envVars: envs }),
+      ...(frozen === null ? {} : { restored: true }),
+      accessToken,
+      ...identityOf(sandboxId),
+      dns,
+    },
+    frozen?.accessToken ?? null,
+    signal,
+  );
   if (frozen !== null && !reseededSchema.safeParse(parseJson(answer)).success) {
     throw new WrennError("guest_init_failed", {
       message:
         "The guest did not confirm that it has new entropy, without which it could share secrets with its copies.",
     });
   }
+}
+
+/**
+ * Gives a guest that is about to be frozen for everybody what all of them have, and in the place of what each has for itself something
+ * that is as long: its copies find their files in memory, and write over blocks that there are. It stays without a token.
+ * @throws WrennError `guest_init_failed`
+ */
+export async function initialiseGolden(address: string, dns: readonly string[], signal: AbortSignal): Promise<void> {
+  await init(address, { restored: true, ...identityOf(nobody), dns }, null, signal);
+}
+
+function identityOf(id: SandboxId): Record<string, string> {
+  const machineId = id.replaceAll("-", "");
+  return {
+    timestamp: new Date().toISOString(),
+    defaultUser,
+    hostname: `sb-${machineId.slice(-12)}`,
+    machineId,
+    entropy: randomBytes(entropyBytes).toString("base64"),
+  };
+}
+
+/** @returns the guest's answer */
+async function init(
+  address: string,
+  settings: Readonly<Record<string, unknown>>,
+  token: string | null,
+  signal: AbortSignal,
+): Promise<string> {
+  const late = (): Error => new Error(`No answer within ${deadlines.guestInit} ms.`);
+  const post = (limited: AbortSignal): Promise<GuestAnswer> =>
+    call({ address, method: "POST", path: "/init", body: JSON.stringify(settings), token }, limited);
+  let answer: GuestAnswer;
+  try {
+    answer = await withTimeLimit(deadlines.guestInit, late, [signal], post);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new WrennError("guest_init_failed", { cause });
+  }
+  if (answer.status < 300) return answer.body;
+  throw new WrennError("guest_init_failed", {
+    message: `The guest refused its configuration with ${answer.status}: ${answer.body.slice(0, 300)}`,
+  });
 }
 
 /**

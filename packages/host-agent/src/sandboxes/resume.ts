@@ -36,5 +36,6 @@ export async function resumeSandbox(
       (running) => record(context, entry, running),
     ),
   );
+  context.log.info({ sandboxId, generation, steps: entry.journal.steps }, "resumed");
   entry.gone = reachable();
 }

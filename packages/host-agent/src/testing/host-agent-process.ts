@@ -46,7 +46,7 @@ export interface PrepareOptions {
 
 export type HostAgentClient = Client<typeof hostAgentProto.HostAgent>;
 
-type CreateFields = Omit<hostAgentProto.CreateSandboxRequest, "$typeName" | "$unknown">;
+export type CreateFields = Omit<hostAgentProto.CreateSandboxRequest, "$typeName" | "$unknown">;
 
 export class TestHostAgent {
   readonly layout: Layout;
