@@ -23,7 +23,9 @@ export async function usedBytesIn(directory: string): Promise<number> {
 
 /** The error as callers of the API may see it. */
 export function asDiskError(error: unknown): unknown {
-  return hasErrno(error, "ENOSPC") || hasErrno(error, "EDQUOT")
+  // Where undoing failed for the same reason, what failed first is the cause of an error that tells both.
+  const first = error instanceof WrennError ? error.cause : error;
+  return hasErrno(first, "ENOSPC") || hasErrno(first, "EDQUOT")
     ? new WrennError("host_out_of_disk", { cause: error })
     : error;
 }
