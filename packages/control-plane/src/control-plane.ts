@@ -113,9 +113,10 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     undo.push(async () => pools.close());
     const onChange = (id: SandboxId, status?: SandboxStatus): void => {
       targets.invalidate(id);
-      // Nothing of a paused sandbox answers any more, and what it was asked must not be taken up by another connection.
-      if (status === "paused") pools.sever(id);
-      else pools.release(id);
+      // Nothing of a sandbox that is paused or destroyed answers any more, and what it was asked must not be taken up by another connection.
+      // On the way there its connections are what they were: a pause may fail, and those that are open have to be found in the end.
+      if (status === "paused" || status === "stopped") pools.sever(id);
+      else if (status === undefined) pools.release(id);
     };
     const onUnresolved = (): void => {
       reconciliation.nudge();

@@ -105,7 +105,7 @@ export class Operations {
     const { done, success } = operation;
     const started = performance.now();
     let settled: SandboxStatus | undefined;
-    onChange(begun.id);
+    onChange(begun.id, begun.status);
     try {
       const answer = await this.#attempt(begun, operation);
       const row = success === null ? begun : await this.settle(begun, success(answer));

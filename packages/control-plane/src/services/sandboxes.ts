@@ -103,7 +103,7 @@ export class Sandboxes {
       onlyIf: idleForTooLong,
     });
     if (row === null) return;
-    this.#with.onChange(row.id);
+    this.#with.onChange(row.id, row.status);
     await this.#finishOrRetry(row);
     this.#with.log.info({ sandboxId: row.id, teamId: row.team_id }, "destroyed a sandbox that was idle for too long");
   }
@@ -125,7 +125,7 @@ export class Sandboxes {
     const host = row.host_id === null ? null : await findHost(store, row.host_id);
     if (host !== null) await clients.get(host.address).ensureDestroyed(row.id);
     await changeStatus(store, { from: row, to: "stopped" });
-    this.#with.onChange(row.id);
+    this.#with.onChange(row.id, "stopped");
   }
 
   async #markStopping(teamId: TeamId, id: SandboxId): Promise<SandboxRow> {
@@ -136,7 +136,7 @@ export class Sandboxes {
       const deadlineMs = deadlines.destroySandbox;
       const changed = await changeStatus(this.#with.store, { from: row, to: "stopping", deadlineMs });
       if (changed !== null) {
-        this.#with.onChange(id);
+        this.#with.onChange(id, changed.status);
         return changed;
       }
     }
