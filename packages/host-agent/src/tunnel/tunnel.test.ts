@@ -115,6 +115,16 @@ it("is cut on both sides when the sandbox ends", async () => {
   await expect(leftOpen()).resolves.toBe(0);
 });
 
+it("keeps nothing of a guest that is cut in the moment in which its client ends", async () => {
+  const target = await serve(() => undefined);
+  // After the end has been passed on, and before the kernel has been told.
+  agent.on("connect", (_request, client) => client.once("end", () => queueMicrotask(() => gone.abort())));
+  const { socket } = await openTunnel(socketPath, target);
+  socket.resume().end();
+  await once(socket, "close");
+  await expect(leftOpen()).resolves.toBe(0);
+});
+
 it("is refused with the reason, and is not kept for a client that neither reads nor ends", async () => {
   await expect(refusal(socketPath, "nobody:80")).resolves.toEqual({ status: 400, code: "invalid_id" });
   const { status, socket } = await openTunnel(socketPath, "nobody:80");

@@ -72,7 +72,7 @@ export class Tunnels {
   #join(client: Duplex, guest: Socket, gone: AbortSignal): void {
     this.#open++;
     const cut = (): void => {
-      guest.resetAndDestroy();
+      cutOff(guest);
       client.destroy();
     };
     gone.addEventListener("abort", cut, { once: true });
@@ -93,11 +93,17 @@ export class Tunnels {
     client.once("close", () => {
       // As with a connection of its own: what the client sent before its end arrives, and without that end the guest sees a cut.
       if (guest.writableEnded) guest.destroySoon();
-      else guest.resetAndDestroy();
+      else cutOff(guest);
     });
     client.pipe(guest);
     guest.pipe(client);
   }
+}
+
+/** Resets a connection, but for one whose end is under way: Node fails to reset that, and would keep its descriptor for ever. */
+function cutOff(socket: Socket): void {
+  if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 function parseTarget(target: string): { id: SandboxId; port: number } {
