@@ -21,7 +21,7 @@ export async function measureRestoreCreate(server: RunningServer, runs: number):
   const bursts = Math.max(1, Math.round(runs * burstsPerRun));
   const single = new Series();
   const burst = new Series();
-  await besideBare({ slots: atOnce, networks: atOnce }, async (host, networks) => {
+  await besideBare({ slots: atOnce + 1, networks: atOnce }, async (host, networks) => {
     for (let round = 0; round < runs; round += 1) {
       await single.add({
         bare: () => timeBareRestores(host, networks.slice(0, 1)),

@@ -4,7 +4,9 @@ import { firstOutput } from "../first-output.ts";
 import { FrozenHost, type Operation } from "../frozen-host.ts";
 import { type Measurement, progressLine } from "../report.ts";
 
-const slots = 4;
+/** More than one round takes, so that each finds some ready. */
+const slots = 8;
+const readySlots = 2;
 const titles: Readonly<Record<Operation, string>> = {
   created: "create",
   paused: "pause",
@@ -21,7 +23,7 @@ export async function measureSteps(runs: number): Promise<Measurement[]> {
   };
   const host = await FrozenHost.start({ slots });
   const timed = async (id: SandboxId, operation: Operation, work: () => Promise<unknown>): Promise<void> => {
-    await host.awaitSlots(slots);
+    await host.awaitSlots(readySlots);
     const start = performance.now();
     await work();
     const milliseconds = performance.now() - start;

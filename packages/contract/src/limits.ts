@@ -223,8 +223,8 @@ export const intervals = {
   garbage: 2_000,
   /** A network slot that could not be made or removed is tried again after this. */
   slotRetry: 15_000,
-  /** After a slot was taken, another is made ready this much later: a restored guest has answered by then. */
-  slotRefill: 500,
+  /** After the last slot was taken, others are made ready this much later: a restored guest has answered by then, or most of many. */
+  slotRefill: 1_500,
   /** The host's rules for slots are put back within this time after another program flushed them. */
   slotRules: 10_000,
 } as const;

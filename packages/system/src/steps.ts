@@ -56,21 +56,35 @@ export function inParallel(name: string, steps: readonly Step[]): Step {
   };
 }
 
-/** Tries everything and reports all that failed, as one error. */
-export async function tryAll(actions: readonly { name: string; run(): Promise<void> }[]): Promise<void> {
+interface Action {
+  readonly name: string;
+  run(): Promise<void>;
+}
+
+/** Tries everything, one after the other, and reports all that failed, as one error. */
+export async function tryAll(actions: readonly Action[]): Promise<void> {
   const failures: Error[] = [];
-  for (const action of actions) {
-    try {
-      await action.run();
-    } catch (error) {
-      failures.push(
-        new Error(`${action.name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error }),
-      );
-    }
+  for (const action of actions) failures.push(...(await attempt(action)));
+  throwAll(failures);
+}
+
+/** The same for what does not depend on each other. */
+export async function tryAllAtOnce(actions: readonly Action[]): Promise<void> {
+  throwAll((await Promise.all(actions.map(attempt))).flat());
+}
+
+async function attempt(action: Action): Promise<Error[]> {
+  try {
+    await action.run();
+    return [];
+  } catch (error) {
+    return [new Error(`${action.name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error })];
   }
-  if (failures.length > 0) {
-    throw new AggregateError(failures, failures.map((failure) => failure.message).join("; "));
-  }
+}
+
+function throwAll(failures: readonly Error[]): void {
+  if (failures.length === 0) return;
+  throw new AggregateError(failures, failures.map((failure) => failure.message).join("; "));
 }
 
 async function undoAll(begun: readonly Step[]): Promise<Error[]> {

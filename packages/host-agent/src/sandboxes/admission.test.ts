@@ -53,3 +53,13 @@ it("gives a promise back once, however often it is asked to", async () => {
   admission.adopt(allButSmallMib + smallMib + engineMemoryOverheadMib);
   await expect(admission.admit(smallMib)).rejects.toMatchObject({ code: "host_out_of_memory" });
 });
+
+it("promises memory as many times as it was told to", async () => {
+  const generous = new Admission(layout, 2);
+  generous.adopt(allButSmallMib);
+  await expect(generous.admit(smallMib)).resolves.toBeDefined();
+  await expect(generous.admit(smallMib)).resolves.toBeDefined();
+  const { memoryTotalMib } = await readHostRoom(layout);
+  generous.adopt(memoryTotalMib);
+  await expect(generous.admit(smallMib)).rejects.toMatchObject({ code: "host_out_of_memory" });
+});

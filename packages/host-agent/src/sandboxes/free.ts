@@ -7,6 +7,7 @@ import {
   signalProcess,
   syncDirectory,
   tryAll,
+  tryAllAtOnce,
   waitForExit,
 } from "@wrenn/system";
 import { removeOverlay } from "../disks/qcow2.ts";
@@ -25,10 +26,21 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
     { name: "end the engine", run: () => endEngine(holdings) },
     { name: "end the pager", run: () => endPager(holdings) },
     { name: "give back the memory", run: async () => releaseMemory(holdings) },
-    { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
-    { name: "release the slot", run: () => releaseSlot(context, holdings) },
-    { name: "remove what only the VM needed", run: () => removeRuntimeFiles(holdings.files) },
+    {
+      name: "free what they used",
+      run: () =>
+        tryAllAtOnce([
+          { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
+          { name: "release the slot", run: () => releaseSlot(context, holdings) },
+          { name: "remove what only the VM needed", run: () => removeRuntimeFiles(holdings.files) },
+        ]),
+    },
   ]);
+}
+
+/** Whether a freeing has left something, or there was none. */
+export function holdsAnything({ slot, vm, process, pager, memory }: Holdings): boolean {
+  return [slot, vm, process, pager, memory].some((held) => held !== null);
 }
 
 /** Ends the VM's engine, also one that was started but has not been spoken to. */

@@ -2,7 +2,7 @@
 import type { Engine } from "../engines/engine.ts";
 import { bringUp } from "./bring-up.ts";
 import { reachable, record, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { freeHoldings } from "./free.ts";
+import { freeHoldings, holdsAnything } from "./free.ts";
 import { factsOf, type PausedJournal } from "./journal.ts";
 
 export async function resumeSandbox(
@@ -14,8 +14,8 @@ export async function resumeSandbox(
   signal: AbortSignal,
 ): Promise<void> {
   const { generation, pausedAt, sandboxId } = paused;
-  // What the pause could not free.
-  await freeHoldings(context, sandboxId, entry.holdings);
+  // What the pause could not free. To look for what is not even known of takes long, and was done when the host agent started.
+  if (holdsAnything(entry.holdings)) await freeHoldings(context, sandboxId, entry.holdings);
   await context.generations.using(generation, (manifest) =>
     bringUp(
       context,
