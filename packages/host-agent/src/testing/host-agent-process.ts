@@ -29,7 +29,7 @@ import {
   writeJsonDurably,
 } from "@wrenn/system";
 import { findAllEngineProcesses } from "../engines/engines.ts";
-import { instanceTag } from "../network/slot-pool.ts";
+import { defaultSlotCidr, instanceTag } from "../network/slot-pool.ts";
 
 const mainProgram = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
@@ -69,8 +69,7 @@ export class TestHostAgent {
 
   /** Makes the directory; `start` starts the process. */
   static async prepare(environment: NodeJS.ProcessEnv = {}, options: PrepareOptions = {}): Promise<TestHostAgent> {
-    const root = await mkdtemp(path.join(options.parent ?? tmpdir(), "wrenn-"));
-    await chmod(root, 0o711);
+    const root = await makeRoot(options.parent ?? tmpdir());
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(root);
     if (options.boot !== "missing") await borrowTemplate(installed, layout);
@@ -192,6 +191,20 @@ export const testToken = "token-of-a-test";
 export async function engineOf(agent: TestHostAgent, id: string): Promise<ProcessIdentity> {
   const journal = await readFile(agent.layout.sandbox(id as SandboxId).journal, "utf8");
   return (JSON.parse(journal) as { process: ProcessIdentity }).process;
+}
+
+/** A directory whose range of addresses no other instance on this machine uses: there are 256, and tests run beside each other. */
+async function makeRoot(parent: string): Promise<string> {
+  const root = await mkdtemp(path.join(parent, "wrenn-"));
+  await chmod(root, 0o711);
+  const [, second, third = 0] = defaultSlotCidr(instanceTag(root)).split(".").map(Number);
+  const { stdout } = await run("ip", ["-4", "-oneline", "address"]);
+  const isTaken = [...stdout.matchAll(/inet 10\.(\d+)\.(\d+)\./g)].some(
+    ([, a, b]) => Number(a) === second && Number(b) >> 4 === third >> 4,
+  );
+  if (!isTaken) return root;
+  await rm(root, { recursive: true });
+  return makeRoot(parent);
 }
 
 /** The built-in template alone: snapshots become templates beside it, and must not outlive their test. */
