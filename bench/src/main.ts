@@ -41,7 +41,7 @@ const benchmarks: Record<string, Benchmark> = {
   "file-transfer": { runs: 3, measure: measureFileTransfer },
   "api-throughput": { runs: 40, measure: (_server, runs) => measureApiThroughput(runs) },
   "restore-create": { runs: 40, measure: measureRestoreCreate },
-  pause: { runs: 20, measure: (_server, runs) => measurePause(runs) },
+  pause: { runs: 15, measure: (_server, runs) => measurePause(runs) },
   resume: { runs: 20, measure: (_server, runs) => measureResume(runs) },
   fork: { runs: 8, measure: (_server, runs) => measureFork(runs) },
   steps: { runs: 10, measure: (_server, runs) => measureSteps(runs) },
