@@ -29,7 +29,6 @@ export const snapshotTemplateSchema = z.object({ generation: z.uuid(), sizeBytes
 
 /** What a template is, is told by what it has. */
 export const templateManifestSchema = z.union([baseTemplateSchema, snapshotTemplateSchema]);
-export type BaseTemplate = z.infer<typeof baseTemplateSchema>;
 export type SnapshotTemplate = z.infer<typeof snapshotTemplateSchema>;
 export type TemplateManifest = z.infer<typeof templateManifestSchema>;
 

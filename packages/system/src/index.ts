@@ -1,6 +1,5 @@
 export * from "./abort.ts";
 export * from "./durable-file.ts";
-export * from "./keyed-lock.ts";
 export * from "./layout.ts";
 export * from "./log.ts";
 export * from "./piped-subprocess.ts";

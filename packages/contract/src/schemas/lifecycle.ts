@@ -28,7 +28,6 @@ export const forkSandboxSchema = z
     examples: [{ count: 3, metadata: { branch: "experiment" } }, {}],
   });
 export type ForkSandbox = z.infer<typeof forkSandboxSchema>;
-export type ForkSandboxInput = z.input<typeof forkSandboxSchema>;
 
 export const forkedSandboxesSchema = z
   .object({ sandboxes: z.array(createdSandboxSchema).describe("As many as were asked for. All of them run.") })

@@ -28,7 +28,6 @@ export const createSnapshotSchema = z
     examples: [{ sandbox_id: "sb-0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b", name: "after-setup" }],
   });
 export type CreateSnapshot = z.infer<typeof createSnapshotSchema>;
-export type CreateSnapshotInput = z.input<typeof createSnapshotSchema>;
 
 const exampleSnapshot = {
   id: "tpl-0199a1b3-0000-7abc-8def-0123456789ab",
@@ -70,7 +69,6 @@ export const listSnapshotsQuerySchema = z.strictObject({
     .optional()
     .describe("`next_cursor` of the page before."),
 });
-export type ListSnapshotsQuery = z.infer<typeof listSnapshotsQuerySchema>;
 
 export const listSnapshotsSchema = z
   .object({
