@@ -10,6 +10,7 @@ it("needs nothing to be set", () => {
     memory: "auto",
     warmStart: true,
     goldenBytes: 10_737_418_240,
+    memoryOvercommit: 1,
     qemu: undefined,
     dns: ["1.1.1.1", "8.8.8.8"],
     logLevel: "info",
