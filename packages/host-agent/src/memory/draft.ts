@@ -12,8 +12,9 @@ import { asDiskError, usedBytesIn } from "./sizes.ts";
 /** What the maker of a generation knows of it; the rest of the manifest follows from its files. */
 export interface GenerationContent extends Omit<
   GenerationManifest,
-  "version" | "id" | "createdAt" | "memory" | "deviceState" | "newBytes"
+  "version" | "id" | "createdAt" | "memory" | "deviceState" | "disk" | "newBytes"
 > {
+  readonly disk: Omit<GenerationManifest["disk"], "bytes">;
   /** What the capture into the draft's header and memory layer told. */
   readonly memory: MemoryImage;
   /** The file that the engine wrote. It is copied, because the engine may still have it open. */
@@ -71,6 +72,7 @@ export class GenerationDraft {
         createdAt: new Date().toISOString(),
         memory: { ...content.memory, header: headerName },
         deviceState,
+        disk: { ...content.disk, bytes: await diskBytes(this.#layout, content.disk.layers) },
         newBytes,
       });
       await writeJsonDurably(files.manifest, manifest, 0o400);
@@ -120,7 +122,7 @@ export class GenerationDraft {
 export async function assertFiles(
   layout: Layout,
   header: string,
-  { memory, disk }: { readonly memory: Pick<MemoryImage, "layers">; readonly disk: GenerationManifest["disk"] },
+  { memory, disk }: { readonly memory: Pick<MemoryImage, "layers">; readonly disk: GenerationContent["disk"] },
 ): Promise<void> {
   const files = [
     header,
@@ -133,6 +135,11 @@ export async function assertFiles(
       if (!(await exists(file))) throw missing(file);
     }),
   );
+}
+
+/** How long the files of layers of a disk are, never their blocks: those a file system may change by itself. */
+export async function diskBytes(layout: Layout, layers: readonly LayerId[]): Promise<number[]> {
+  return Promise.all(layers.map(async (layer) => (await lstat(layout.layer(layer).disk)).size));
 }
 
 async function exists(file: string): Promise<boolean> {

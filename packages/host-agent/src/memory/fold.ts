@@ -7,6 +7,7 @@ import { type GenerationId, generationLimits, hostReserve, type LayerId, newId, 
 import type { LayerLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import { runPlainly, type RunStep } from "../run-step.ts";
+import { diskBytes } from "./draft.ts";
 import type { Generations } from "./generations.ts";
 import type { GenerationManifest } from "./manifest.ts";
 import type { PagerProgram } from "./pager.ts";
@@ -146,7 +147,7 @@ export class FoldQueue {
     const { rootfs } = disk;
     const options = { top: generations.layout.layer(top).disk, rootfs, target: generations.layout.layer(layer) };
     await flattenDisk(options, this.#closing.signal);
-    return { layers: [layer], rootfs };
+    return { layers: [layer], rootfs, bytes: await diskBytes(generations.layout, [layer]) };
   }
 
   /** A fold takes at most what it replaces, and is no reason to fill the disk. */

@@ -4,7 +4,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
 import { type Layout, readUntrusted, syncDirectory, syncFilesIn, writeDurably, writeJsonDurably } from "@wrenn/system";
 import { passable } from "../directories.ts";
-import { assertFiles, GenerationDraft } from "./draft.ts";
+import { assertFiles, diskBytes, GenerationDraft } from "./draft.ts";
 import { type GenerationManifest, layersOf, type MachineIdentity } from "./manifest.ts";
 import type { PagerProgram } from "./pager.ts";
 import { Pins } from "./pins.ts";
@@ -112,6 +112,12 @@ export class Generations {
     assertSameMachine(manifest.machine, machine);
     const files = this.layout.generation(manifest.id);
     await assertFiles(this.layout, files.header(manifest.memory.header), manifest);
+    const { layers, bytes } = manifest.disk;
+    const cut = (await diskBytes(this.layout, layers)).findIndex((found, index) => found !== bytes[index]);
+    if (cut !== -1) {
+      const message = "A layer of the disk is not as long as it was.";
+      throw new WrennError("snapshot_damaged", { message, details: { generation: manifest.id, layer: layers[cut] } });
+    }
     const content = await readFile(files.deviceState).catch((cause: unknown) => {
       throw damagedDeviceState(manifest.id, cause);
     });

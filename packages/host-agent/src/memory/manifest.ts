@@ -43,7 +43,11 @@ export const generationManifestSchema = z.object({
   machine: machineIdentitySchema,
   memory: frozenMemorySchema,
   deviceState: z.object({ bytes: z.number().int().positive(), sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
-  disk: frozenDiskSchema.extend({ layers: z.array(idSchema("layer")) }),
+  disk: frozenDiskSchema.extend({
+    layers: z.array(idSchema("layer")),
+    /** How long the file of each layer is, in bytes: one that was cut is not started from. */
+    bytes: z.array(z.number().int().nonnegative()),
+  }),
   /** What this state takes on the disk beyond those it is built upon. */
   newBytes: z.number().int().nonnegative(),
 });

@@ -3,6 +3,8 @@ import type { LayerId } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
 import type { Backing } from "../disks/qcow2-header.ts";
 import { sealDiskLayer } from "../disks/qcow2.ts";
+import type { GenerationManifest } from "../memory/manifest.ts";
+import type { Disk } from "./journal.ts";
 
 /** Layers of a disk, the topmost first, and the root filesystem below them. */
 export interface DiskChain {
@@ -13,6 +15,11 @@ export interface DiskChain {
 export function diskBelow(layout: Layout, { layers, rootfs }: DiskChain): Backing {
   const [top] = layers;
   return top === undefined ? { path: rootfs, format: "raw" } : { path: layout.layer(top).disk, format: "qcow2" };
+}
+
+/** An empty disk over a frozen one. */
+export function diskOver({ disk }: Pick<GenerationManifest, "disk">): Disk {
+  return { overlay: "overlay", layers: disk.layers, rootfs: disk.rootfs, switchingTo: null };
 }
 
 /** Takes the topmost layer of a chain from the engine that wrote it. Can be done again, and before every use: a kill may have kept it from being done. */

@@ -2,6 +2,7 @@
 import { type SandboxId, sandboxLimits, type TeamId, type TemplateId, WrennError } from "@wrenn/contract";
 import type { Engine } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
+import { diskOver } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
 import { record, type SandboxContext } from "./context.ts";
 import type { SandboxFacts } from "./journal.ts";
@@ -64,7 +65,7 @@ export async function startFrozenCopy(
       operation: "create",
       facts,
       source: { from: "frozen", manifest },
-      disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },
+      disk: diskOver(manifest),
       keepsOverlay: false,
       underWay: (held) => ({ ...facts, ...held, state: "creating", origin: manifest.id }),
       fallback: null,

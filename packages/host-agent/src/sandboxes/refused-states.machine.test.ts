@@ -127,6 +127,7 @@ describe("a frozen state that", () => {
         layout.layer(disk).disk,
         async (file) => flip(file, (await readFile(file)).indexOf(layout.layers) + 5),
       ],
+      "a torn disk layer": [layout.layer(disk).disk, async (file) => truncate(file, (await stat(file)).size - 65_536)],
       "a disk layer that is none": [layout.layer(disk).disk, (file) => flip(file, 0)],
       "a missing disk layer": [layout.layer(disk).disk, (file) => rm(file)],
     };

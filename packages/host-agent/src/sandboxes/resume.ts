@@ -1,5 +1,6 @@
 /** Resumes a paused sandbox in a new slot. Its generation stays: what the VM writes goes to a new overlay, and memory is mapped or copied. */
 import type { Engine } from "../engines/engine.ts";
+import { diskOver } from "./backing.ts";
 import { bringUp } from "./bring-up.ts";
 import { reachable, record, type SandboxContext, type SandboxEntry } from "./context.ts";
 import { freeHoldings, holdsAnything } from "./free.ts";
@@ -24,7 +25,7 @@ export async function resumeSandbox(
         operation: "resume",
         facts: factsOf(paused),
         source: { from: "frozen", manifest },
-        disk: { ...manifest.disk, overlay: "overlay", switchingTo: null },
+        disk: diskOver(manifest),
         keepsOverlay: false,
         underWay: (held) => ({ ...factsOf(paused), ...held, state: "resuming", generation, pausedAt }),
         fallback: paused,
