@@ -2,7 +2,6 @@
 import { parseArgs } from "node:util";
 import { layoutFromEnvironment } from "@wrenn/system";
 import { measureApiThroughput } from "./benchmarks/api-throughput.ts";
-import { measureColdCreate } from "./benchmarks/cold-create.ts";
 import { measureFork } from "./benchmarks/fork.ts";
 import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
@@ -47,7 +46,6 @@ const benchmarks: Record<string, Benchmark> = {
   steps: { runs: 10, measure: (_server, runs) => measureSteps(runs) },
   density: { runs: 1, measure: () => measureDensity() },
   pager: { runs: 10, measure: (_server, runs) => measurePager(runs) },
-  "cold-create": { runs: 40, measure: (server, runs) => measureColdCreate(server.layout, server, runs) },
   /** Its runs are minutes. */
   soak: { runs: 5, measure: measureSoak },
   "resident-memory": { runs: 1, measure: (server) => measureResidentMemory(server) },
