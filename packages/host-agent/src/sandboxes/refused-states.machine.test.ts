@@ -144,7 +144,7 @@ describe("a frozen state that", () => {
 });
 
 it("memory that is damaged is never what a guest reads: who resumes it is told, and it stays paused", async () => {
-  await stage.bring("paused");
+  await stage.bringNew("paused");
   const { manifest } = await manifestOf(stage.id);
   const [memory] = manifest.memory.layers;
   if (memory === undefined) throw new Error("it has no layers");
@@ -159,7 +159,7 @@ it("memory that is damaged is never what a guest reads: who resumes it is told, 
 });
 
 it("a sandbox whose memory is served no more dies, says why, and holds nothing", async () => {
-  await stage.bring("paused");
+  await stage.bringNew("paused");
   await stage.resume();
   const { memory } = z.object({ memory: z.object({ pager: processIdentitySchema }) }).parse(await journalOf(stage.id));
   await signalProcess(memory.pager, "SIGKILL");

@@ -69,6 +69,12 @@ export class Stage {
     await this.end();
   }
 
+  /** The same, of a new sandbox: the memory of one that was paused many times is folded into one layer, and served by nobody. */
+  async bringNew(state: State): Promise<void> {
+    if (this.#guest !== null && (await this.stateOf(this.id)) !== null) await this.destroy();
+    await this.bring(state);
+  }
+
   async pause(): Promise<void> {
     await this.client.pauseSandbox({ sandboxId: this.id });
   }
