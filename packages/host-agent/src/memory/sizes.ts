@@ -23,9 +23,12 @@ export async function usedBytesIn(directory: string): Promise<number> {
 
 /** The error as callers of the API may see it. */
 export function asDiskError(error: unknown): unknown {
-  // Where undoing failed for the same reason, what failed first is the cause of an error that tells both.
-  const first = error instanceof WrennError ? error.cause : error;
-  return hasErrno(first, "ENOSPC") || hasErrno(first, "EDQUOT")
-    ? new WrennError("host_out_of_disk", { cause: error })
-    : error;
+  return isDiskFull(error) ? new WrennError("host_out_of_disk", { cause: error }) : error;
+}
+
+/** Also somewhere below: where undoing failed for the same reason, what failed first is the cause of an error that tells both. */
+function isDiskFull(error: unknown): boolean {
+  if (hasErrno(error, "ENOSPC") || hasErrno(error, "EDQUOT")) return true;
+  if (error instanceof AggregateError && error.errors.some((each) => isDiskFull(each))) return true;
+  return error instanceof Error && error.cause !== undefined && isDiskFull(error.cause);
 }

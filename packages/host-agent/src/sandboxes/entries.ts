@@ -1,6 +1,7 @@
 /** Which sandboxes there are in memory, and that only one thing is done to each at a time. */
 import { asWrennError, type SandboxId, WrennError } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
+import { asDiskError } from "../memory/sizes.ts";
 import { noHoldings, type OperationKind, reachable, type SandboxEntry } from "./context.ts";
 import type { Journal } from "./journal.ts";
 
@@ -60,7 +61,7 @@ export class SandboxEntries {
       try {
         await work(abort.signal);
       } catch (error) {
-        throw failureOf(error, abort.signal);
+        throw failureOf(asDiskError(error), abort.signal);
       } finally {
         entry.operation = null;
       }

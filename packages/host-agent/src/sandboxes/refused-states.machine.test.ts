@@ -169,6 +169,8 @@ it("a sandbox whose memory is served no more dies, says why, and holds nothing",
   expect(dead).toBe(true);
   const { sandbox } = await stage.client.getSandbox({ sandboxId: stage.id });
   expect(sandbox?.death?.code).toBe("memory_unreadable");
+  // Who asks for a dead one waits for its end to be dealt with.
+  expect(await refusal()).toBe("sandbox_died");
   expect(await stage.agent.traces()).toMatchObject({ engines: [], cgroups: [] });
 });
 

@@ -64,7 +64,11 @@ export class Snapshots {
   /** @throws WrennError `snapshot_not_found` */
   async delete(teamId: TeamId, templateId: TemplateId): Promise<void> {
     const { layout, runStep, suspectGarbage } = this.#context;
-    await runStep("delete", "drop the snapshot", () => dropSnapshot(layout, teamId, templateId));
+    try {
+      await runStep("delete", "drop the snapshot", () => dropSnapshot(layout, teamId, templateId));
+    } catch (error) {
+      throw asDiskError(error);
+    }
     suspectGarbage();
   }
 

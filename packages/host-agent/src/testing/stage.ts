@@ -11,6 +11,7 @@ import {
   type TestHostAgent,
   testToken,
 } from "./host-agent-process.ts";
+import { codeOf } from "./interruption.ts";
 import { type Moment, OccupiedGuest } from "./occupied-guest.ts";
 
 const { SandboxState, RecoverySource } = hostAgentProto;
@@ -103,11 +104,17 @@ export class Stage {
     return template;
   }
 
-  /** Ends the VM as no host agent would, and waits until that is written down. */
+  /** Ends the VM as no host agent would, and waits until that is written down and what it held is freed. */
   async end(): Promise<void> {
     await signalProcess(await engineOf(this.agent, this.id), "SIGKILL");
     const look = async (): Promise<true | null> => ((await this.stateOf(this.id)) === SandboxState.DEAD ? true : null);
     if ((await pollUntil(look, { timeoutMs: patienceMs })) === null) throw new Error("it does not die");
+    // Who asks for a dead one waits for its end to be dealt with.
+    try {
+      await this.resume();
+    } catch (error) {
+      if (codeOf(error) !== "sandbox_died") throw error;
+    }
   }
 
   async stateOf(id: string): Promise<hostAgentProto.SandboxState | null> {
