@@ -1,5 +1,6 @@
 export * from "./abort.ts";
 export * from "./durable-file.ts";
+export * from "./file-identity.ts";
 export * from "./layout.ts";
 export * from "./log.ts";
 export * from "./piped-subprocess.ts";

@@ -2,8 +2,7 @@
  * While a VM runs on, its overlay becomes a layer and its other overlay takes its place. What is written down before the engine switches,
  * and what the engine in fact has open, tell which way a switch that was cut short is to be ended.
  */
-import { readdir, stat } from "node:fs/promises";
-import { isMissingFile, type Layout, type SandboxLayout, syncDirectory } from "@wrenn/system";
+import { fileIdentity, type Layout, openFileIdentities, type SandboxLayout, syncDirectory } from "@wrenn/system";
 import { removeOverlay } from "../disks/qcow2.ts";
 import { sealTop } from "./backing.ts";
 import { type DeadJournal, type Disk, type RunningJournal, writeJournal } from "./journal.ts";
@@ -31,8 +30,9 @@ export async function settleDiskSwitch<Settled extends RunningJournal | DeadJour
   if (switchingTo === null) return journal;
   const present = overlayOf(files, journal.disk);
   const next = nextOverlayOf(files, journal.disk);
-  const made = await inode(next);
-  const isSwitched = made !== null && (journal.state === "dead" || (await hasOpen(journal.process.pid, made)));
+  const made = await fileIdentity(next);
+  const isSwitched =
+    made !== null && (journal.state === "dead" || (await openFileIdentities(journal.process.pid)).has(made));
   const disk: Disk = isSwitched
     ? { overlay: turn(journal.disk), layers: [switchingTo, ...layers], rootfs, switchingTo: null }
     : { ...journal.disk, switchingTo: null };
@@ -47,21 +47,4 @@ export async function settleDiskSwitch<Settled extends RunningJournal | DeadJour
 
 function turn({ overlay }: Pick<Disk, "overlay">): Disk["overlay"] {
   return overlay === "overlay" ? "otherOverlay" : "overlay";
-}
-
-/** Device and number of a file's inode; null when there is no such file. */
-async function inode(file: string): Promise<string | null> {
-  try {
-    const { dev, ino } = await stat(file);
-    return `${dev}:${ino}`;
-  } catch (error) {
-    if (isMissingFile(error)) return null;
-    throw error;
-  }
-}
-
-async function hasOpen(pid: number, wanted: string): Promise<boolean> {
-  const descriptors = `/proc/${pid}/fd`;
-  for (const name of await readdir(descriptors)) if ((await inode(`${descriptors}/${name}`)) === wanted) return true;
-  return false;
 }

@@ -1,7 +1,6 @@
 /** Whether the file that QEMU would open again under its disk's name is the one that it has open. */
-import { readdir, stat } from "node:fs/promises";
 import { WrennError } from "@wrenn/contract";
-import { isMissingFile } from "@wrenn/system";
+import { fileIdentity, openFileIdentities } from "@wrenn/system";
 import { z } from "zod";
 
 const nodesSchema = z.array(z.object({ drv: z.string(), ro: z.boolean(), file: z.string() }));
@@ -14,26 +13,10 @@ const nodesSchema = z.array(z.object({ drv: z.string(), ro: z.boolean(), file: z
  */
 export async function assertDiskInPlace(pid: number, nodes: unknown): Promise<void> {
   const written = nodesSchema.parse(nodes).filter(({ drv, ro }) => drv === "file" && !ro);
-  const open = await openFiles(pid);
+  const open = await openFileIdentities(pid);
   for (const { file } of written) {
-    const there = await identify(file);
+    const there = await fileIdentity(file);
     if (there !== null && open.has(there)) continue;
     throw new WrennError("engine_failed", { message: `${file} is no longer the file that QEMU writes to.` });
-  }
-}
-
-async function openFiles(pid: number): Promise<Set<string | null>> {
-  const directory = `/proc/${pid}/fd`;
-  const names = await readdir(directory);
-  return new Set(await Promise.all(names.map((name) => identify(`${directory}/${name}`))));
-}
-
-async function identify(file: string): Promise<string | null> {
-  try {
-    const { dev, ino } = await stat(file);
-    return `${dev}:${ino}`;
-  } catch (error) {
-    if (isMissingFile(error)) return null;
-    throw error;
   }
 }
