@@ -12,8 +12,10 @@ describe("the layout", () => {
 
   it("keeps everything of a sandbox in one directory", () => {
     const id = parseUuid("sandbox", "01890000-0000-7000-8000-000000000000");
-    const { directory, ...files } = wrennLayout("/w").sandbox(id);
-    expect(Object.values(files).every((file) => file.startsWith(`${directory}/`))).toBe(true);
+    const { directory, jail, ...files } = wrennLayout("/w").sandbox(id);
+    expect([...Object.values(files), ...Object.values(jail)].every((file) => file.startsWith(`${directory}/`))).toBe(
+      true,
+    );
   });
 
   it("knows when socket paths would be too long for the kernel", () => {

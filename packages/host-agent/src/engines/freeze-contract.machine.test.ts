@@ -94,7 +94,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     });
 
     it("says of a guest that it is frozen, also after a host agent's restart, and does not take it for ended", async () => {
-      const { vm, slot, files } = await restore(backend);
+      const { vm, slot, files, spec } = await restore(backend);
       let ended = false;
       void vm.ended.then(() => (ended = true));
       await expect(vm.isFrozen()).resolves.toBe(false);
@@ -102,7 +102,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
       await vm.freeze();
       await expect(vm.isFrozen()).resolves.toBe(true);
       await vm.detach();
-      const adopted = await adoptVm(vm.identity, files);
+      const adopted = await adoptVm(vm.identity, files, spec.sandboxId);
       bench.add(adopted);
       void adopted.ended.then(() => (ended = true));
       await expect(adopted.isFrozen()).resolves.toBe(true);
@@ -115,7 +115,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 
     it("writes to the new overlay alone once disks are switched, three times over", async () => {
       const { vm, slot, spec } = await restore(backend);
-      const names = [spec.overlay, spec.files.otherOverlay];
+      const names = [spec.disk.path, spec.files.otherOverlay];
       for (const round of [0, 1, 2]) {
         const [present = "", next = ""] = round % 2 === 0 ? names : names.toReversed();
         await executeAt(slot.address, `echo ${round} > /root/round-${round}; sync`);
@@ -161,16 +161,16 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 
   it("refuses to switch disks when its own has been put elsewhere, or the guest runs", async () => {
     const { vm, slot, spec } = await restore();
-    const backing = { path: spec.overlay, format: "qcow2" } as const;
+    const backing = { path: spec.disk.path, format: "qcow2" } as const;
     const next = spec.files.otherOverlay;
     await createOverlay({ file: next, backing, sizeMib: bench.template.diskMib, uid: spec.uid });
     await expect(vm.switchDisk(next)).rejects.toMatchObject({ code: "engine_failed" });
     await vm.freeze();
-    await rename(spec.overlay, `${spec.overlay}.away`);
-    await createOverlay({ file: spec.overlay, backing: frozen.disk, sizeMib: bench.template.diskMib, uid: spec.uid });
+    await rename(spec.disk.path, `${spec.disk.path}.away`);
+    await createOverlay({ file: spec.disk.path, backing: frozen.disk, sizeMib: bench.template.diskMib, uid: spec.uid });
     await expect(vm.switchDisk(next)).rejects.toMatchObject({
       code: "engine_failed",
-      message: expect.stringContaining(spec.overlay) as string,
+      message: expect.stringContaining(spec.disk.path) as string,
     });
     await vm.thaw();
     expect(await executeAt(slot.address, "echo more >> /root/held && sync && echo written")).toBe("written\n");
@@ -227,7 +227,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
       { broken: { start: { from: "frozen", deviceState: none } }, code: "snapshot_damaged", says: none },
       { broken: { memory: { backend: "file", path: none } }, code: "snapshot_damaged", says: none },
       { broken: { memory: { backend: "file", path: smaller } }, code: "snapshot_damaged", says: "1048576 bytes" },
-      { broken: { overlay: none }, code: "engine_failed", says: none },
+      { broken: { disk: { ...thawing.disk, path: none } }, code: "engine_failed", says: none },
       { broken: { memory: { backend: "uffd", socket: none } }, code: "engine_failed", says: none },
     ] as const;
     for (const { broken, code, says } of cases) {

@@ -174,7 +174,7 @@ export async function adoptSandbox(
   holdings.pager = journal.memory.pager;
   holdings.memory = context.admission.adopt(journal.memoryMib);
   try {
-    const vm = await adoptVm(journal.process, holdings.files);
+    const vm = await adoptVm(journal.process, holdings.files, journal.sandboxId);
     holdings.vm = vm;
     entry.journal = await settleDiskSwitch(context.layout, journal, holdings.files);
     if (await vm.isFrozen()) {

@@ -250,7 +250,7 @@ class Ascent {
         memoryMib: facts.memoryMib,
         start,
         memory: this.#openedMemory().guest,
-        overlay: overlayOf(holdings.files, this.#plan.disk),
+        disk: { path: overlayOf(holdings.files, this.#plan.disk), format: "qcow2" },
         files: holdings.files,
         network: this.#slot(),
         uid: this.#slot().uid,

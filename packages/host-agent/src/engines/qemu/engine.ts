@@ -104,7 +104,7 @@ export class QemuEngine implements Engine {
         start.from === "boot"
           ? { ...start, kernelArguments: guestKernelArguments(accelerator, cpuInfo) }
           : { from: "frozen", deviceState: inheritance.deviceState },
-      disk: spec.overlay,
+      disk: spec.disk.path,
       tap: spec.network.tap,
       qmpSocket: spec.files.qmpSocket,
     };
@@ -162,7 +162,7 @@ export async function openKvmToGroup(): Promise<number> {
 }
 
 /** An empty file that only root can read; the engine could not replace it, its directory being sticky. */
-async function createPrivate(file: string): Promise<void> {
+export async function createPrivate(file: string): Promise<void> {
   try {
     const handle = await open(file, "a", 0o600);
     await handle.close();

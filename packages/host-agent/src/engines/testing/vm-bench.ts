@@ -102,7 +102,7 @@ export class VmBench {
       memoryMib,
       start: { from: "boot", kernel, initramfs } as const,
       memory: { backend: "file", path: files.blankMemory } as const,
-      overlay: files.overlay,
+      disk: { path: files.overlay, format: "qcow2" } as const,
       files,
       network: slot,
       uid,
@@ -131,7 +131,7 @@ export class VmBench {
   async keep(vm: VirtualMachine, { spec }: PreparedVm): Promise<FrozenVm> {
     await vm.freeze();
     const [diskLayer, memoryLayer] = [this.layout.layer(newId("layer")), newId("layer")];
-    await keepAsDiskLayer(spec.overlay, diskLayer);
+    await keepAsDiskLayer(spec.disk.path, diskLayer);
     const deviceState = path.join(diskLayer.directory, "device-state");
     const header = path.join(diskLayer.directory, "memory.header");
     await copyFile(spec.files.deviceState, deviceState);
