@@ -3,10 +3,10 @@
  * shared and never written.
  */
 import { constants } from "node:fs";
-import { type FileHandle, link, lstat, mkdir, open, rm } from "node:fs/promises";
+import { type FileHandle, link, lstat, open, rm } from "node:fs/promises";
 import path from "node:path";
 import { deadlines, WrennError } from "@wrenn/contract";
-import { hasErrno, isMissingFile, type LayerLayout, run, syncDirectory } from "@wrenn/system";
+import { hasErrno, isMissingFile, type LayerLayout, makeDirectory, run, syncDirectory } from "@wrenn/system";
 import { passable } from "../directories.ts";
 import { diskToolUid, enginesGid } from "../engines/users.ts";
 import { type Backing, backingOf, diskBytes, emptyOverlay, headerClusterBytes } from "./qcow2-header.ts";
@@ -47,7 +47,7 @@ export async function createOverlay(options: OverlayOptions): Promise<void> {
  * must be frozen, or have left it for another overlay.
  */
 export async function keepAsDiskLayer(overlay: string, layer: LayerLayout): Promise<void> {
-  await mkdir(layer.directory, { recursive: true, mode: passable });
+  await makeDirectory(layer.directory, passable);
   await link(overlay, layer.disk);
   await withRegularFile(layer.disk, (handle) => handle.sync());
   await syncEntry(layer);
@@ -83,7 +83,7 @@ export interface FlattenOptions {
  */
 export async function flattenDisk({ top, rootfs, target }: FlattenOptions, signal: AbortSignal): Promise<void> {
   const sizeBytes = await assertChain(top, rootfs);
-  await mkdir(target.directory, { recursive: true, mode: passable });
+  await makeDirectory(target.directory, passable);
   await removeOverlay(target.disk);
   const backing = { path: top, format: "qcow2" } as const;
   await createOverlay({ file: target.disk, backing, sizeMib: sizeBytes / mebibyte, uid: diskToolUid });
