@@ -5,7 +5,15 @@
 import { access, chmod, copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { WrennError } from "@wrenn/contract";
-import { isMissingFile, readJson, run, runUnchecked, writeJsonDurably, type Layout } from "@wrenn/system";
+import {
+  isMissingFile,
+  makeDirectory,
+  readJson,
+  run,
+  runUnchecked,
+  writeJsonDurably,
+  type Layout,
+} from "@wrenn/system";
 import { z } from "zod";
 import { refreshingPackageLists } from "./apt-lists.ts";
 import { contentName, freshScratch, publishDirectory, removeTree, toolOptions, type BuildOptions } from "./build.ts";
@@ -78,7 +86,7 @@ export async function buildKernel(options: BuildOptions, distribution: Distribut
       await run("dpkg-deb", ["--extract", path.join(downloads, file), tree], toolOptions(options));
     }
     const result = kernelPaths(path.join(scratch, "result"));
-    await mkdir(result.modules, { recursive: true });
+    await makeDirectory(result.modules);
     const manifest = await takeKernel(tree, result);
     await takeModules(tree, manifest.kernelVersion, result.modules);
     await writeJsonDurably(result.manifest, manifest, 0o644);

@@ -2,10 +2,18 @@
  * The root filesystem of the built-in template `minimal`: the distribution's smallest system with a shell, Python, git and
  * curl, as a sparse ext4 file. It knows nothing of Wrenn.
  */
-import { access, chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, chmod, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { minimalTemplateId, platformTeamId, sandboxLimits, baseTemplateSchema } from "@wrenn/contract";
-import { readJson, run, syncDirectory, writeJsonDurably, type Layout, type TemplateLayout } from "@wrenn/system";
+import {
+  makeDirectory,
+  readJson,
+  run,
+  syncDirectory,
+  writeJsonDurably,
+  type Layout,
+  type TemplateLayout,
+} from "@wrenn/system";
 import { refreshingPackageLists } from "./apt-lists.ts";
 import { readDistributionSources } from "./apt-sources.ts";
 import { contentName, freshScratch, removeTree, toolOptions, type BuildOptions } from "./build.ts";
@@ -133,7 +141,7 @@ function rootfsName(distribution: Distribution): string {
 async function bootstrapTree(options: BuildOptions, distribution: Distribution, tree: string): Promise<void> {
   const sources = await refreshingPackageLists(options, () => readDistributionSources(distribution));
   const cache = imagePaths(options.layout).packages;
-  await mkdir(cache, { recursive: true });
+  await makeDirectory(cache);
   const hostConfiguration = path.join(path.dirname(tree), "apt.conf");
   await writeFile(hostConfiguration, await hostAcquireConfiguration(), { mode: 0o600 });
   await run(
@@ -192,7 +200,7 @@ async function configureTree(tree: string): Promise<void> {
   for (const file of files) {
     const target = path.join(tree, file.path);
     await rm(target, { force: true });
-    await mkdir(path.dirname(target), { recursive: true });
+    await makeDirectory(path.dirname(target));
     await writeFile(target, file.content);
     await chmod(target, file.mode);
   }
@@ -200,8 +208,8 @@ async function configureTree(tree: string): Promise<void> {
   await emptyDirectory(path.join(tree, "var", "lib", "apt", "lists"));
   await emptyDirectory(path.join(tree, "var", "cache", "apt"));
   await emptyDirectory(path.join(tree, "var", "log"));
-  await mkdir(path.join(tree, "var", "cache", "apt", "archives", "partial"), { recursive: true });
-  await mkdir(path.join(tree, "var", "log", "apt"), { recursive: true });
+  await makeDirectory(path.join(tree, "var", "cache", "apt", "archives", "partial"));
+  await makeDirectory(path.join(tree, "var", "log", "apt"));
 }
 
 async function emptyDirectory(directory: string): Promise<void> {
