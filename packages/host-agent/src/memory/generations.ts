@@ -121,7 +121,7 @@ export class Generations {
     const files = this.layout.generation(manifest.id);
     await assertFiles(this.layout, files.header(manifest.memory.header), manifest);
     const { layers, bytes } = manifest.disk;
-    const cut = (await diskBytes(this.layout, layers)).findIndex((found, index) => found !== bytes[index]);
+    const cut = (await diskBytes(this.layout, manifest.disk)).findIndex((found, index) => found !== bytes[index]);
     if (cut !== -1) {
       const message = "A layer of the disk is not as long as it was.";
       throw new WrennError("snapshot_damaged", { message, details: { generation: manifest.id, layer: layers[cut] } });
