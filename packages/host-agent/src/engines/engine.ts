@@ -99,9 +99,9 @@ export interface VirtualMachine {
   isFrozen(): Promise<boolean>;
   /**
    * From now on the guest's writes go to this overlay, which is empty, as large as the present one, and names as its backing a file with
-   * the present one's content. Only while frozen.
+   * the present one's content. Only while frozen, and only of engines that open qcow2: below other disks, the kernel does it.
    */
-  switchDisk(overlay: string): Promise<void>;
+  switchDisk?(overlay: string): Promise<void>;
   /** Ends the engine's process at once and waits until it is gone. `ended` does not report this end. */
   kill(): Promise<void>;
   /** Lets go of the VM without ending it. */
@@ -113,6 +113,8 @@ export interface Engine {
   readonly version: string;
   /** Why this engine was chosen, in a sentence. */
   readonly reason: string;
+  /** Which disks it can open. */
+  readonly opens: readonly VmDisk["format"][];
   /** What a VM of this size that this engine starts would be. */
   identify(size: { readonly vcpus: number; readonly memoryMib: number }): Promise<MachineIdentity>;
   /**

@@ -141,10 +141,6 @@ export class FirecrackerVm implements VirtualMachine {
     }
   }
 
-  async switchDisk(): Promise<void> {
-    throw new WrennError("engine_failed", { message: "Firecracker's disk is switched below it, by the kernel." });
-  }
-
   async kill(): Promise<void> {
     await this.#letGo();
     await this.#vigil.killProcess();
