@@ -16,13 +16,17 @@ import {
 import { pino } from "pino";
 import { findBootFiles, findTemplate, type TemplateFiles } from "../../disks/boot-files.ts";
 import type { DiskChain, Disks, SandboxDisk } from "../../disks/disks.ts";
-import { HostDisks } from "../../disks/host-disks.ts";
+import { DmSnapshotDisks } from "../../disks/dm-snapshot/dm-snapshot-disks.ts";
+import { Qcow2Disks } from "../../disks/qcow2/qcow2-disks.ts";
 import { type Slot, SlotPool } from "../../network/slot-pool.ts";
 import { PagerProgram } from "../../memory/pager.ts";
 import { makeBlankMemory } from "../blank-memory.ts";
 import { Cgroups } from "../cgroups.ts";
-import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
+import type { Engine, GuestMemory, VirtualMachine, VmDisk, VmSpec, VmStart } from "../engine.ts";
 import { type EngineChoice, Engines } from "../engines.ts";
+import { detectFirecracker } from "../firecracker/detect.ts";
+import { FirecrackerEngine } from "../firecracker/engine.ts";
+import { firecrackerPrograms } from "./contract-engines.ts";
 
 /** The least that boots quickly; what the tests hold in a guest's memory is small. */
 const memoryMib = 256;
@@ -68,14 +72,14 @@ export class VmBench {
   }
 
   /** @param tag tells its cgroups and slots from those of others on this machine, as does `cidr` its addresses */
-  static async open(tag: string, cidr: string): Promise<VmBench> {
+  static async open(tag: string, cidr: string, opens: VmDisk["format"] = "qcow2"): Promise<VmBench> {
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-")));
     await chmod(layout.root, 0o711);
     for (const directory of [layout.sandboxes, layout.layers]) await mkdir(directory, { mode: 0o711 });
     await mkdir(layout.run);
     for (const borrowed of ["boot", "bin", "images"] as const) await symlink(installed[borrowed], layout[borrowed]);
-    const disks = (await HostDisks.open(layout)).current;
+    const disks = opens === "raw" ? new DmSnapshotDisks(layout) : new Qcow2Disks(layout);
     const cgroups = await Cgroups.open(tag, pino({ level: "silent" }));
     const slots = await SlotPool.open({ cidr, instance: tag, poolSize: 0 }, []);
     const template = await findTemplate(layout, platformTeamId, minimalTemplateId);
@@ -83,7 +87,11 @@ export class VmBench {
     return new VmBench(layout, cgroups, disks, slots, template);
   }
 
-  async engine(choice: EngineChoice, layout = this.layout): Promise<Engine> {
+  async engine(choice: EngineChoice | "firecracker", layout = this.layout): Promise<Engine> {
+    if (choice === "firecracker") {
+      const program = await detectFirecracker(firecrackerPrograms());
+      return new FirecrackerEngine({ program, reason: "It is what this test is about." });
+    }
     const bootFiles = () => findBootFiles(this.layout);
     return new Engines({ layout, cgroups: this.cgroups, choice, qemu: undefined, bootFiles }).current();
   }
@@ -141,9 +149,11 @@ export class VmBench {
     const { directory } = this.layout.layer(diskLayer);
     const deviceState = path.join(directory, "device-state");
     const header = path.join(directory, "memory.header");
+    await vm.writeState?.({ parent: null, id: newId("generation") });
     await copyFile(spec.files.deviceState, deviceState);
     await chmod(deviceState, 0o400);
-    const mapped = { file: spec.memory.path };
+    const { writtenMemory } = spec.files.jail;
+    const mapped = vm.writeState === undefined ? { file: spec.memory.path } : { written: writtenMemory };
     const capture = { pid: vm.identity.pid, memoryMib, mapped, parentHeader: null, layer: memoryLayer, header };
     await this.#pager.capture(capture, new AbortController().signal);
     await vm.kill();

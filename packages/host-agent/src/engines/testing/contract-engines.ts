@@ -1,0 +1,48 @@
+/** For tests: which engines the contract is tried on here, and why one is not. */
+import { layoutFromEnvironment } from "@wrenn/system";
+import { pino } from "pino";
+import { findBootFiles } from "../../disks/boot-files.ts";
+import { Cgroups } from "../cgroups.ts";
+import type { VmDisk } from "../engine.ts";
+import { detectQemu } from "../qemu/detect.ts";
+import { decideKvm } from "../qemu/kvm.ts";
+
+export interface ContractEngine {
+  /** As it is reported. */
+  readonly title: string;
+  readonly choice: "tcg" | "firecracker";
+  /** The disks that it is tried with. */
+  readonly opens: VmDisk["format"];
+  readonly skipped: boolean;
+}
+
+const variables = ["WRENN_FIRECRACKER_BIN", "WRENN_JAILER_BIN"] as const;
+
+export async function contractEngines(): Promise<ContractEngine[]> {
+  const obstacle = await firecrackerObstacle();
+  const reason = obstacle === null ? "" : `, skipped: ${obstacle}`;
+  return [
+    { title: "an engine (tcg)", choice: "tcg", opens: "qcow2", skipped: false },
+    { title: `an engine (firecracker${reason})`, choice: "firecracker", opens: "raw", skipped: obstacle !== null },
+  ];
+}
+
+/** The programs that the environment names. */
+export function firecrackerPrograms(): { readonly firecracker: string; readonly jailer: string } {
+  const [firecracker = "", jailer = ""] = variables.map((name) => process.env[name]);
+  return { firecracker, jailer };
+}
+
+async function firecrackerObstacle(): Promise<string | null> {
+  const unset = variables.filter((name) => (process.env[name] ?? "") === "");
+  if (unset.length > 0) return `${unset.join(" and ")} not set`;
+  const layout = layoutFromEnvironment();
+  const cgroups = await Cgroups.open("ec00", pino({ level: "silent" }));
+  try {
+    const { path: qemu } = await detectQemu();
+    const { usable, reason } = await decideKvm(layout, cgroups, { qemu, ...(await findBootFiles(layout)) });
+    return usable ? null : reason;
+  } finally {
+    await cgroups.close();
+  }
+}
