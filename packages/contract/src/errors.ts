@@ -400,6 +400,19 @@ export const errorRegistry = {
     message: "The sandbox's disk could not be made ready, or not be given back.",
     suggestion: "Run `wrenn doctor` on the host.",
   },
+  disk_failed: {
+    status: 500,
+    retryable: false,
+    message: "The sandbox's disk takes no writes any more: one to the file behind it has failed.",
+    suggestion: "Free space on the host or mend its disk; then destroy the sandbox, or recover it once it has died.",
+  },
+  loop_devices_exhausted: {
+    status: 503,
+    retryable: true,
+    message: "The host has no loop device left, of which each sandbox's disk needs one.",
+    suggestion:
+      "Destroy or pause sandboxes, or give the host more: remove the kernel's max_loop setting, and see that /dev/loop-control is there.",
+  },
   // The platform
   database_unavailable: {
     status: 503,

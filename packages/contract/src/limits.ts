@@ -134,6 +134,8 @@ export const deadlines = {
   subprocess: 60_000,
   /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
   networkCommand: 10_000,
+  /** One call of dmsetup or losetup takes milliseconds, and longer where it waits for what is being written. */
+  diskCommand: 30_000,
   tunnelDial: 5_000,
   /** The database's part of `/metrics`, which is answered without it when this has passed. */
   metricsQuery: 2_000,
