@@ -1,7 +1,7 @@
 /** A directory tree of the distribution's packages, as every root filesystem that is built here begins. */
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { run } from "@wrenn/system";
+import { makeDirectory, run } from "@wrenn/system";
 import { refreshingPackageLists } from "./apt-lists.ts";
 import { readDistributionSources } from "./apt-sources.ts";
 import { removeTree, toolOptions, type BuildOptions } from "./build.ts";
@@ -28,7 +28,7 @@ export async function bootstrapTree(
 ): Promise<void> {
   const sources = await refreshingPackageLists(options, () => readDistributionSources(distribution));
   const cache = imagePaths(options.layout).packages;
-  await mkdir(cache, { recursive: true });
+  await makeDirectory(cache);
   const hostConfiguration = path.join(path.dirname(tree), "apt.conf");
   await writeFile(hostConfiguration, await hostAcquireConfiguration(), { mode: 0o600 });
   await run(
@@ -88,8 +88,8 @@ async function removeTraces(tree: string): Promise<void> {
   await emptyDirectory(path.join(tree, "var", "lib", "apt", "lists"));
   await emptyDirectory(path.join(tree, "var", "cache", "apt"));
   await emptyDirectory(path.join(tree, "var", "log"));
-  await mkdir(path.join(tree, "var", "cache", "apt", "archives", "partial"), { recursive: true });
-  await mkdir(path.join(tree, "var", "log", "apt"), { recursive: true });
+  await makeDirectory(path.join(tree, "var", "cache", "apt", "archives", "partial"));
+  await makeDirectory(path.join(tree, "var", "log", "apt"));
 }
 
 async function emptyDirectory(directory: string): Promise<void> {

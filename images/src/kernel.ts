@@ -2,9 +2,9 @@
  * The guests' kernel: the distribution's own for virtual machines, with the few modules a guest loads. It is taken out of
  * its package and never installed on the host.
  */
-import { mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import path from "node:path";
-import { readJson, writeJsonDurably, type Layout } from "@wrenn/system";
+import { makeDirectory, readJson, writeJsonDurably, type Layout } from "@wrenn/system";
 import { contentName, freshScratch, publishDirectory, removeTree, type BuildOptions } from "./build.ts";
 import type { Distribution } from "./distribution.ts";
 import {
@@ -64,7 +64,7 @@ export async function buildKernel(options: BuildOptions, distribution: Distribut
   await freshScratch(scratch);
   try {
     const result = kernelPaths(path.join(scratch, "result"));
-    await mkdir(result.modules, { recursive: true });
+    await makeDirectory(result.modules);
     const tree = await unpackKernelPackage(options, distribution, scratch);
     const manifest = await takeKernel(tree, result.image);
     await takeModules(await indexModules(tree, manifest.kernelVersion), guestModules, result.modules);

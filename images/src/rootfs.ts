@@ -2,10 +2,18 @@
  * The root filesystem of the built-in template `minimal`: the distribution's smallest system with a shell, Python, git and
  * curl, as a sparse ext4 file. It knows nothing of Wrenn.
  */
-import { access, chmod, mkdir, open, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, chmod, open, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { minimalTemplateId, platformTeamId, sandboxLimits, baseTemplateSchema } from "@wrenn/contract";
-import { readJson, run, syncDirectory, writeJsonDurably, type Layout, type TemplateLayout } from "@wrenn/system";
+import {
+  makeDirectory,
+  readJson,
+  run,
+  syncDirectory,
+  writeJsonDurably,
+  type Layout,
+  type TemplateLayout,
+} from "@wrenn/system";
 import { bootstrapTree, dpkgOptions } from "./bootstrap-tree.ts";
 import { contentName, freshScratch, removeTree, toolOptions, type BuildOptions } from "./build.ts";
 import type { Distribution } from "./distribution.ts";
@@ -123,7 +131,7 @@ async function configureTree(tree: string): Promise<void> {
   for (const file of files) {
     const target = path.join(tree, file.path);
     await rm(target, { force: true });
-    await mkdir(path.dirname(target), { recursive: true });
+    await makeDirectory(path.dirname(target));
     await writeFile(target, file.content);
     await chmod(target, file.mode);
   }

@@ -1,10 +1,10 @@
 /** From what was asked for to a VM that runs it: the image, the host's files as disks, and what is brought back. */
-import { constants, type FileHandle, mkdir, open, readFile, rm } from "node:fs/promises";
+import { constants, type FileHandle, open, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { repositoryRoot, runSetupSteps, withSetupLock } from "@wrenn/cli";
 import { WrennError } from "@wrenn/contract";
 import { type Accelerator, detectQemu, readKvmVerdict } from "@wrenn/host-agent";
-import { isMissingFile, type Layout, type PipedProcess, startPiped } from "@wrenn/system";
+import { isMissingFile, type Layout, type PipedProcess, makeDirectory, startPiped } from "@wrenn/system";
 import { labArguments, type LabDisk } from "./command-line.ts";
 import { environmentOf, type GuestPrograms, guestPrograms } from "./environment.ts";
 import { findLabImage, labImageStep } from "./image.ts";
@@ -85,7 +85,7 @@ async function openDisks(
   const packages = path.join(repositoryRoot, "node_modules");
   const parts: Inset[] = [...programs.insets];
   for (const part of ["bin", "boot", "images"] as const) parts.push({ from: layout[part], at: part });
-  await mkdir(labDirectory(layout), { recursive: true });
+  await makeDirectory(labDirectory(layout));
   const disks = await withSetupLock(layout.lock("lab"), { onWait, signal }, async () => [
     { serial: "root", file: await open(image.root, "r"), shared: true },
     {

@@ -354,7 +354,8 @@ export const errorRegistry = {
   snapshot_incompatible: {
     status: 409,
     retryable: false,
-    message: "The frozen state was made by another engine, engine version or processor than this host has.",
+    message:
+      "The frozen state was made by another engine, engine version or processor than this host has, or has a disk of another format.",
     suggestion: "Use the engine that details name, or recover the sandbox from its disk.",
   },
   snapshot_damaged: {
@@ -391,6 +392,12 @@ export const errorRegistry = {
     status: 500,
     retryable: true,
     message: "The sandbox's network could not be made.",
+    suggestion: "Run `wrenn doctor` on the host.",
+  },
+  disk_setup_failed: {
+    status: 500,
+    retryable: true,
+    message: "The sandbox's disk could not be made ready, or not be given back.",
     suggestion: "Run `wrenn doctor` on the host.",
   },
   // The platform

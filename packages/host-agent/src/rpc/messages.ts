@@ -3,10 +3,10 @@ import { create as createMessage } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { hostAgentProto } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
-import { overlayUsedBytes } from "../disks/qcow2.ts";
+import { overlayUsedBytes } from "../disks/overlay-files.ts";
 import { type Journal, recoverySourcesOf } from "../sandboxes/journal.ts";
-import { overlayOf } from "../sandboxes/disk-switch.ts";
 import type { ListedState, Listing } from "../sandboxes/listing.ts";
+import { overlayOf } from "../sandboxes/own-disk.ts";
 import type { SnapshotListing } from "../sandboxes/snapshots.ts";
 
 const { SandboxSchema, SandboxState, SnapshotSchema } = hostAgentProto;
