@@ -4,7 +4,7 @@ import path from "node:path";
 import { generationLimits, WrennError } from "@wrenn/contract";
 import { defaultWrennDir, type LogLevel, logLevels } from "@wrenn/system";
 import { z } from "zod";
-import { engineChoices } from "./engines/engines.ts";
+import { engineChoices } from "./engines/choose.ts";
 import { type MemoryChoice, memoryChoices } from "./sandboxes/open-memory.ts";
 
 /** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */

@@ -3,7 +3,9 @@ import { create as createMessage } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { hostAgentProto } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
+import { presentFormat } from "../disks/present-format.ts";
 import { overlayUsedBytes } from "../disks/qcow2.ts";
+import type { MachineIdentity } from "../engines/engine.ts";
 import { type Journal, recoverySourcesOf } from "../sandboxes/journal.ts";
 import { overlayOf } from "../sandboxes/disk-switch.ts";
 import type { ListedState, Listing } from "../sandboxes/listing.ts";
@@ -35,7 +37,13 @@ export async function describeSandbox(layout: Layout, { journal, state }: Listin
     diskUsedBytes: "disk" in journal ? BigInt(await overlayUsedBytes(overlayOf(files, journal.disk))) : 0n,
     steps: journal.steps,
     generationId: generationOf(journal) ?? "",
-    ...(journal.state === "running" ? { memoryBackend: journal.memory.backend } : {}),
+    ...(journal.state === "running"
+      ? {
+          memoryBackend: journal.memory.backend,
+          engineReason: journal.engineReason ?? "",
+          ...describeMachine(journal.machine),
+        }
+      : {}),
     ...("pausedAt" in journal ? { pausedAt: timestampFromDate(new Date(journal.pausedAt)) } : {}),
     ...(journal.state === "dead"
       ? {
@@ -59,10 +67,19 @@ export function describeSnapshot({ kept, manifest }: SnapshotListing): hostAgent
     vcpus: manifest.vcpus,
     memoryMib: manifest.memoryMib,
     diskMib: manifest.diskMib,
-    engine: manifest.machine.engine,
+    ...describeMachine(manifest.machine),
     sizeBytes: BigInt(kept.sizeBytes),
     createdAt: timestampFromDate(new Date(manifest.createdAt)),
   });
+}
+
+/** What a frozen state of it can be started with again. */
+function describeMachine({
+  engine,
+  version,
+  cpu,
+}: MachineIdentity): Pick<hostAgentProto.Snapshot, "engine" | "engineVersion" | "cpu" | "diskFormat"> {
+  return { engine, engineVersion: version, cpu, diskFormat: presentFormat.format };
 }
 
 /** The frozen state that it is in, or was last in. */
