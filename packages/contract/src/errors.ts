@@ -400,6 +400,12 @@ export const errorRegistry = {
     message: "The sandbox's network could not be made.",
     suggestion: "Run `wrenn doctor` on the host.",
   },
+  disk_setup_failed: {
+    status: 500,
+    retryable: true,
+    message: "The sandbox's disk could not be made ready, or not be given back.",
+    suggestion: "Run `wrenn doctor` on the host.",
+  },
   // The platform
   database_unavailable: {
     status: 503,

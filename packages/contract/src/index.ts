@@ -1,5 +1,6 @@
 export * from "./api-keys.ts";
 export * from "./boot.ts";
+export * from "./disk-formats.ts";
 export * from "./errors.ts";
 export * from "./guest-errors.ts";
 export * from "./guest-network.ts";

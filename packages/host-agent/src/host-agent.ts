@@ -7,6 +7,7 @@ import type { BaseLogger } from "pino";
 import type { HostAgentConfig } from "./config.ts";
 import { prepareDirectories } from "./directories.ts";
 import { findBootFiles } from "./disks/boot-files.ts";
+import { HostDisks } from "./disks/host-disks.ts";
 import { Cgroups } from "./engines/cgroups.ts";
 import { Engines } from "./engines/engines.ts";
 import { readHostFacts } from "./host.ts";
@@ -42,7 +43,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   const cgroups = await Cgroups.open(instance === "" ? "default" : instance, log);
   if (cgroups.missing.length > 0) log.warn({ controllers: cgroups.missing }, "engines run without these limits");
 
-  const inventory = await takeInventory({ layout, cgroups, log });
+  const disks = await HostDisks.open(layout);
+  const inventory = await takeInventory({ layout, cgroups, disks, log });
   const slots = await SlotPool.open(
     {
       cidr: config.slotCidr ?? defaultSlotCidr(instance),
@@ -64,7 +66,13 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   const suspectGarbage = (): void => {
     garbage.suspect();
   };
-  const frozen = await openFrozenStates(layout, { goldenBytes: config.goldenBytes, suspectGarbage, runStep, log });
+  const frozen = await openFrozenStates(layout, {
+    disks,
+    goldenBytes: config.goldenBytes,
+    suspectGarbage,
+    runStep,
+    log,
+  });
   const garbage = new Garbage({
     layout,
     golden: frozen.golden,
@@ -75,6 +83,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   const context: SandboxContext = {
     layout,
     engines,
+    disks,
     slots,
     cgroups,
     admission: new Admission(layout, config.memoryOvercommit),
@@ -93,7 +102,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   await snapshots.foldAll();
   if (config.warmStart) await warm(sandboxes, log);
 
-  const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts({ layout, engines, slots, memory: context });
+  const hostFacts = (): ReturnType<typeof readHostFacts> =>
+    readHostFacts({ layout, engines, disks, slots, memory: context });
   const server = await listen(layout.hostAgentSocket, { sandboxes, snapshots, layout, hostFacts, log });
   const tunnels = new Tunnels(sandboxes, log);
   server.on("connect", tunnels.accept);

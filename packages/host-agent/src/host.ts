@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import { asWrennError, type MemoryBackend, sandboxLimits } from "@wrenn/contract";
 import { type Layout } from "@wrenn/system";
 import { findBootFiles } from "./disks/boot-files.ts";
-import { presentFormat } from "./disks/present-format.ts";
+import type { HostDisks } from "./disks/host-disks.ts";
 import type { Engines } from "./engines/engines.ts";
 import type { SlotPool } from "./network/slot-pool.ts";
 import { readHostRoom } from "./sandboxes/admission.ts";
@@ -37,11 +37,12 @@ const agentVersion = readVersion();
 export interface HostParts {
   readonly layout: Layout;
   readonly engines: Engines;
+  readonly disks: HostDisks;
   readonly slots: SlotPool;
   readonly memory: Pick<SandboxContext, "memoryChoice" | "servesPages">;
 }
 
-export async function readHostFacts({ layout, engines, slots, memory }: HostParts): Promise<HostFacts> {
+export async function readHostFacts({ layout, engines, disks, slots, memory }: HostParts): Promise<HostFacts> {
   const [room, engine, kernelVersion] = await Promise.all([
     readHostRoom(layout),
     describeEngine(engines),
@@ -55,8 +56,8 @@ export async function readHostFacts({ layout, engines, slots, memory }: HostPart
     memoryAvailableMib: room.memoryAvailableMib,
     diskAvailableBytes: BigInt(room.diskAvailableBytes),
     ...engine,
-    diskFormat: presentFormat.format,
-    diskReason: presentFormat.reason,
+    diskFormat: disks.current.format,
+    diskReason: disks.reason,
     memoryBackends: usableBackends(memory),
     kernelVersion,
     slotsReady: ready,

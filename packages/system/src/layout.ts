@@ -1,18 +1,18 @@
 /** Every path of a Wrenn machine. Nothing else joins path components below WRENN_DIR. */
 import path from "node:path";
-import type { GenerationId, LayerId, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
+import type { DiskFormat, GenerationId, LayerId, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
 
 export const defaultWrennDir = "/var/lib/wrenn";
 
 /** Linux's limit on the path of a unix socket, without the closing NUL (sun_path, unix(7)). */
 const maxSocketPath = 107;
 
+/** How the files of a format's overlays and layers are called; `cow` for the copy-on-write files of device-mapper. */
+const diskSuffix: Readonly<Record<DiskFormat, string>> = { qcow2: "qcow2", "dm-snapshot": "cow" };
+
 export interface SandboxLayout {
   readonly directory: string;
   readonly journal: string;
-  readonly overlay: string;
-  /** Takes turns with `overlay`: when the one has become a layer of a copy, the sandbox writes to the other. */
-  readonly otherOverlay: string;
   /** An empty file as large as the guest's memory, which a cold boot maps. */
   readonly blankMemory: string;
   /** Where the engine writes the state of its devices when it is frozen. */
@@ -25,6 +25,9 @@ export interface SandboxLayout {
   readonly qmpSocket: string;
   readonly consoleLog: string;
   readonly engineLog: string;
+  overlay(format: DiskFormat): string;
+  /** Takes turns with `overlay`: when the one has become a layer of a copy, the sandbox writes to the other. */
+  otherOverlay(format: DiskFormat): string;
 }
 
 /** One committed state; see docs/memory-images.md. */
@@ -41,7 +44,7 @@ export interface GenerationLayout {
 export interface LayerLayout {
   readonly directory: string;
   readonly memory: string;
-  readonly disk: string;
+  disk(format: DiskFormat): string;
 }
 
 export interface TemplateLayout {
@@ -143,8 +146,6 @@ function sandboxLayout(directory: string): SandboxLayout {
   return {
     directory,
     journal: inDirectory("journal.json"),
-    overlay: inDirectory("overlay.qcow2"),
-    otherOverlay: inDirectory("overlay-other.qcow2"),
     blankMemory: inDirectory("blank-memory"),
     deviceState: inDirectory("device-state"),
     pagerSocket: inDirectory("pager.sock"),
@@ -154,6 +155,8 @@ function sandboxLayout(directory: string): SandboxLayout {
     qmpSocket: inDirectory("qmp.sock"),
     consoleLog: inDirectory("console.log"),
     engineLog: inDirectory("engine.log"),
+    overlay: (format) => inDirectory(`overlay.${diskSuffix[format]}`),
+    otherOverlay: (format) => inDirectory(`overlay-other.${diskSuffix[format]}`),
   };
 }
 
@@ -171,7 +174,7 @@ function layerLayout(directory: string): LayerLayout {
   return {
     directory,
     memory: path.join(directory, "memory"),
-    disk: path.join(directory, "disk.qcow2"),
+    disk: (format) => path.join(directory, `disk.${diskSuffix[format]}`),
   };
 }
 

@@ -77,8 +77,8 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     await writeFile(files.journal, "{}", { mode: 0o600 });
     const runAs = (uid: number, ...command: string[]): Promise<unknown> =>
       run("setpriv", ["--reuid", `${uid}`, "--regid", `${uid}`, "--groups", `${enginesGid}`, "--", ...command]);
-    await expect(runAs(slot.uid, "ls", spec.overlay)).resolves.toBeDefined();
-    await expect(runAs(slot.uid + 2, "ls", spec.overlay)).rejects.toMatchObject({ code: "subprocess_failed" });
+    await expect(runAs(slot.uid, "ls", spec.disk.path)).resolves.toBeDefined();
+    await expect(runAs(slot.uid + 2, "ls", spec.disk.path)).rejects.toMatchObject({ code: "subprocess_failed" });
     await expect(runAs(slot.uid, "cat", files.journal)).rejects.toMatchObject({ code: "subprocess_failed" });
     await expect(runAs(slot.uid, "rm", "-f", files.journal)).rejects.toMatchObject({ code: "subprocess_failed" });
   });
@@ -103,10 +103,10 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 
   it("says in the engine's own words why it did not start, and leaves no process", async () => {
     const { spec, files } = await bench.prepare();
-    const overlay = path.join(bench.layout.root, "no-such-disk.qcow2");
-    await expect(bench.start(engine, { ...spec, overlay })).rejects.toMatchObject({
+    const disk = { ...spec.disk, path: path.join(bench.layout.root, "no-such-disk") };
+    await expect(bench.start(engine, { ...spec, disk })).rejects.toMatchObject({
       code: "engine_failed",
-      message: expect.stringContaining("no-such-disk.qcow2") as string,
+      message: expect.stringContaining("no-such-disk") as string,
     });
     await expect(findEngineProcesses(files)).resolves.toEqual([]);
   });

@@ -20,6 +20,12 @@ export type VmStart =
   | { readonly from: "boot"; readonly kernel: string; readonly initramfs: string }
   | { readonly from: "frozen"; readonly deviceState: string };
 
+/** What an engine opens as a VM's disk: a qcow2 file, or with `raw` a block device. */
+export interface VmDisk {
+  readonly path: string;
+  readonly format: "qcow2" | "raw";
+}
+
 /** Everything an engine needs in order to start one VM. All paths are absolute. */
 export interface VmSpec {
   readonly sandboxId: SandboxId;
@@ -28,8 +34,8 @@ export interface VmSpec {
   readonly start: VmStart;
   /** Neither this file nor that of `start.deviceState` need be readable by `uid`. */
   readonly memory: GuestMemory;
-  /** The sandbox's own disk, writable by `uid`. */
-  readonly overlay: string;
+  /** The sandbox's own, writable by `uid`. */
+  readonly disk: VmDisk;
   /** Where the engine's socket and logs lie. The directory is writable by `uid`'s group and sticky. */
   readonly files: SandboxLayout;
   readonly network: { readonly namespacePath: string; readonly tap: string };
@@ -67,8 +73,8 @@ export interface VirtualMachine {
   /** The last lines of the guest's console. */
   consoleTail(): Promise<string>;
   /**
-   * Stops the guest's processors, writes all that it has given to its disk into the overlay's file (without fsync), and the state of
-   * its devices to `files.deviceState`. Can be done again. A frozen VM has not ended.
+   * Stops the guest's processors, writes all that it has given to its disk into the disk's file (without fsync), and the state of its
+   * devices to `files.deviceState`. Can be done again. A frozen VM has not ended.
    * @throws WrennError `engine_failed`; whether it is frozen is then for `isFrozen` to say
    */
   freeze(): Promise<void>;
@@ -78,9 +84,9 @@ export interface VirtualMachine {
   isFrozen(): Promise<boolean>;
   /**
    * From now on the guest's writes go to this overlay, which is empty, as large as the present one, and names as its backing a file with
-   * the present one's content. Only while frozen.
+   * the present one's content. Only while frozen, and only of engines that open qcow2: below other disks, the kernel does it.
    */
-  switchDisk(overlay: string): Promise<void>;
+  switchDisk?(overlay: string): Promise<void>;
   /** Ends the engine's process at once and waits until it is gone. `ended` does not report this end. */
   kill(): Promise<void>;
   /** Lets go of the VM without ending it. */
@@ -92,6 +98,8 @@ export interface Engine {
   readonly version: string;
   /** Why this engine was chosen, in a sentence. */
   readonly reason: string;
+  /** Which disks it can open. */
+  readonly opens: readonly VmDisk["format"][];
   /** What a VM of this size that this engine starts would be. */
   identify(size: { readonly vcpus: number; readonly memoryMib: number }): Promise<MachineIdentity>;
   /**

@@ -1,21 +1,9 @@
 /** What every engine must do with guests that are frozen, whichever program it is. Runs real VMs of the built-in template. */
-import {
-  link,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  stat,
-  symlink,
-  truncate,
-  writeFile,
-} from "node:fs/promises";
+import { mkdir, readdir, readFile, readlink, rename, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { newId } from "@wrenn/contract";
 import { isAlive, run, wrennLayout } from "@wrenn/system";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { createOverlay } from "../disks/qcow2.ts";
 import { executeAt } from "../testing/guest.ts";
 import type { Engine, GuestMemory, VirtualMachine } from "./engine.ts";
 import { adoptVm, findAllEngineProcesses, findEngineProcesses } from "./engines.ts";
@@ -114,23 +102,28 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     });
 
     it("writes to the new overlay alone once disks are switched, three times over", async () => {
-      const { vm, slot, spec } = await restore(backend);
-      const names = [spec.overlay, spec.files.otherOverlay];
+      const { vm, slot, files, ownDisk } = await restore(backend);
+      let present = ownDisk;
       for (const round of [0, 1, 2]) {
-        const [present = "", next = ""] = round % 2 === 0 ? names : names.toReversed();
         await executeAt(slot.address, `echo ${round} > /root/round-${round}; sync`);
         await vm.freeze();
-        const layer = path.join(spec.files.directory, `layer-${round}`);
-        await link(present, layer);
-        const backing = { path: layer, format: "qcow2" } as const;
-        await createOverlay({ file: next, backing, sizeMib: bench.template.diskMib, uid: spec.uid });
-        await vm.switchDisk(next);
-        const { stdout } = await run("sha256sum", [layer]);
-        await rm(present);
+        const layer = newId("layer");
+        await bench.disks.keepAsLayer(present, layer);
+        const file = round % 2 === 0 ? files.otherOverlay(bench.disks.format) : files.overlay(bench.disks.format);
+        const next = { ...present, file, below: { ...present.below, layers: [layer, ...present.below.layers] } };
+        await bench.disks.createOverlay(next);
+        await bench.disks.switchOverlay(vm, next);
+        await expect(
+          bench.disks.finishSwitch({ sandboxId: present.sandboxId, process: vm.identity }, file),
+        ).resolves.toBe(true);
+        const kept = bench.layout.layer(layer).disk(bench.disks.format);
+        const { stdout } = await run("sha256sum", [kept]);
+        await rm(present.file);
         await vm.thaw();
         await executeAt(slot.address, `head -c 1000000 /dev/urandom > /root/after-${round}; sync`);
-        expect((await run("sha256sum", [layer])).stdout).toBe(stdout);
-        expect((await stat(next)).blocks * 512).toBeGreaterThan(1_000_000);
+        expect((await run("sha256sum", [kept])).stdout).toBe(stdout);
+        expect((await stat(file)).blocks * 512).toBeGreaterThan(1_000_000);
+        present = next;
       }
       expect(await executeAt(slot.address, "cat /root/round-*; sha256sum /root/held")).toBe(`0\n1\n2\n${held.onDisk}`);
     });
@@ -160,17 +153,19 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
   });
 
   it("refuses to switch disks when its own has been put elsewhere, or the guest runs", async () => {
-    const { vm, slot, spec } = await restore();
-    const backing = { path: spec.overlay, format: "qcow2" } as const;
-    const next = spec.files.otherOverlay;
-    await createOverlay({ file: next, backing, sizeMib: bench.template.diskMib, uid: spec.uid });
-    await expect(vm.switchDisk(next)).rejects.toMatchObject({ code: "engine_failed" });
+    const { vm, slot, files, ownDisk } = await restore();
+    const layer = newId("layer");
+    await bench.disks.keepAsLayer(ownDisk, layer);
+    const below = { ...frozen.disk, layers: [layer, ...frozen.disk.layers] };
+    const next = { ...ownDisk, file: files.otherOverlay("qcow2"), below };
+    await bench.disks.createOverlay(next);
+    await expect(bench.disks.switchOverlay(vm, next)).rejects.toMatchObject({ code: "engine_failed" });
     await vm.freeze();
-    await rename(spec.overlay, `${spec.overlay}.away`);
-    await createOverlay({ file: spec.overlay, backing: frozen.disk, sizeMib: bench.template.diskMib, uid: spec.uid });
-    await expect(vm.switchDisk(next)).rejects.toMatchObject({
+    await rename(ownDisk.file, `${ownDisk.file}.away`);
+    await bench.disks.createOverlay(ownDisk);
+    await expect(bench.disks.switchOverlay(vm, next)).rejects.toMatchObject({
       code: "engine_failed",
-      message: expect.stringContaining(spec.overlay) as string,
+      message: expect.stringContaining(ownDisk.file) as string,
     });
     await vm.thaw();
     expect(await executeAt(slot.address, "echo more >> /root/held && sync && echo written")).toBe("written\n");
@@ -178,11 +173,13 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
 
   it("cannot write the memory and the disk that it was started from", async () => {
     const { vm, spec } = await restore();
+    const [layer] = frozen.disk.layers;
+    const frozenDisk = layer === undefined ? "" : bench.layout.layer(layer).disk(bench.disks.format);
     const descriptors = `/proc/${vm.identity.pid}/fd`;
     for (const name of await readdir(descriptors)) {
       const target = await readlink(path.join(descriptors, name));
       expect(target).not.toBe(frozen.memory);
-      if (target !== frozen.disk.path) continue;
+      if (target !== frozenDisk) continue;
       const flags = /^flags:\s+(\d+)/m.exec(await readFile(`/proc/${vm.identity.pid}/fdinfo/${name}`, "utf8"))?.[1];
       expect(Number.parseInt(flags ?? "", 8) & 0o3, "opened read-only").toBe(0);
     }
@@ -190,7 +187,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
       .split("\n")
       .filter((line) => line.endsWith(frozen.memory));
     expect(mapped.map((line) => line.split(" ")[1])).toEqual(["rw-p"]);
-    for (const file of [frozen.memory, frozen.disk.path]) {
+    for (const file of [frozen.memory, frozenDisk]) {
       const asEngine = [
         "--reuid",
         `${spec.uid}`,
@@ -227,7 +224,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
       { broken: { start: { from: "frozen", deviceState: none } }, code: "snapshot_damaged", says: none },
       { broken: { memory: { backend: "file", path: none } }, code: "snapshot_damaged", says: none },
       { broken: { memory: { backend: "file", path: smaller } }, code: "snapshot_damaged", says: "1048576 bytes" },
-      { broken: { overlay: none }, code: "engine_failed", says: none },
+      { broken: { disk: { ...thawing.disk, path: none } }, code: "engine_failed", says: none },
       { broken: { memory: { backend: "uffd", socket: none } }, code: "engine_failed", says: none },
     ] as const;
     for (const { broken, code, says } of cases) {

@@ -1,8 +1,16 @@
 /** The committed states on this machine. */
 import { createHash } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
-import { type Layout, readUntrusted, syncDirectory, syncFilesIn, writeDurably, writeJsonDurably } from "@wrenn/system";
+import {
+  type Layout,
+  makeDirectory,
+  readUntrusted,
+  syncDirectory,
+  syncFilesIn,
+  writeDurably,
+  writeJsonDurably,
+} from "@wrenn/system";
 import { passable } from "../directories.ts";
 import { assertFiles, diskBytes, GenerationDraft } from "./draft.ts";
 import { type GenerationManifest, layersOf, type MachineIdentity } from "./manifest.ts";
@@ -33,10 +41,10 @@ export class Generations {
   }
 
   static async open(layout: Layout, pager: Pick<PagerProgram, "verify">): Promise<Generations> {
-    await mkdir(layout.generations, { recursive: true, mode: 0o700 });
-    await mkdir(layout.golden, { recursive: true, mode: 0o700 });
+    await makeDirectory(layout.generations, 0o700);
+    await makeDirectory(layout.golden, 0o700);
     // Engines open the disks in here, which they are told the names of.
-    await mkdir(layout.layers, { recursive: true, mode: passable });
+    await makeDirectory(layout.layers, passable);
     await syncDirectory(layout.root);
     return new Generations(layout, pager);
   }
@@ -113,7 +121,7 @@ export class Generations {
     const files = this.layout.generation(manifest.id);
     await assertFiles(this.layout, files.header(manifest.memory.header), manifest);
     const { layers, bytes } = manifest.disk;
-    const cut = (await diskBytes(this.layout, layers)).findIndex((found, index) => found !== bytes[index]);
+    const cut = (await diskBytes(this.layout, manifest.disk)).findIndex((found, index) => found !== bytes[index]);
     if (cut !== -1) {
       const message = "A layer of the disk is not as long as it was.";
       throw new WrennError("snapshot_damaged", { message, details: { generation: manifest.id, layer: layers[cut] } });

@@ -21,7 +21,7 @@ afterEach(async () => {
 
 function shape(memoryMib: number): GoldenShape {
   const boot = { rootfs: "/rootfs-01.ext4", kernel: "/boot/01/kernel", initramfs: "/boot/01/initramfs" };
-  return { ...boot, vcpus: 1, memoryMib, diskMib: 5_120, machine: testMachine };
+  return { ...boot, vcpus: 1, memoryMib, diskMib: 5_120, machine: testMachine, diskFormat: "qcow2" };
 }
 
 /** A golden snapshot of a shape of its own, used at this time. */
@@ -50,6 +50,7 @@ describe("golden snapshots", () => {
         ...shape(512),
         machine: { ...testMachine, [part]: "another" },
       })),
+      { ...shape(512), diskFormat: "dm-snapshot" },
     ];
     for (const other of others) expect(await golden.find(other)).toBeNull();
   });

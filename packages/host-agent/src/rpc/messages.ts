@@ -1,14 +1,13 @@
 /** Sandboxes and snapshots as the host agent's RPC tells of them. */
 import { create as createMessage } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { hostAgentProto } from "@wrenn/contract";
+import { type DiskFormat, hostAgentProto } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
-import { presentFormat } from "../disks/present-format.ts";
-import { overlayUsedBytes } from "../disks/qcow2.ts";
+import { overlayUsedBytes } from "../disks/overlay-files.ts";
 import type { MachineIdentity } from "../engines/engine.ts";
 import { type Journal, recoverySourcesOf } from "../sandboxes/journal.ts";
-import { overlayOf } from "../sandboxes/disk-switch.ts";
 import type { ListedState, Listing } from "../sandboxes/listing.ts";
+import { overlayOf } from "../sandboxes/own-disk.ts";
 import type { SnapshotListing } from "../sandboxes/snapshots.ts";
 
 const { SandboxSchema, SandboxState, SnapshotSchema } = hostAgentProto;
@@ -41,7 +40,7 @@ export async function describeSandbox(layout: Layout, { journal, state }: Listin
       ? {
           memoryBackend: journal.memory.backend,
           engineReason: journal.engineReason ?? "",
-          ...describeMachine(journal.machine),
+          ...describeMachine(journal.machine, journal.disk.format),
         }
       : {}),
     ...("pausedAt" in journal ? { pausedAt: timestampFromDate(new Date(journal.pausedAt)) } : {}),
@@ -67,19 +66,18 @@ export function describeSnapshot({ kept, manifest }: SnapshotListing): hostAgent
     vcpus: manifest.vcpus,
     memoryMib: manifest.memoryMib,
     diskMib: manifest.diskMib,
-    ...describeMachine(manifest.machine),
+    ...describeMachine(manifest.machine, manifest.disk.format),
     sizeBytes: BigInt(kept.sizeBytes),
     createdAt: timestampFromDate(new Date(manifest.createdAt)),
   });
 }
 
 /** What a frozen state of it can be started with again. */
-function describeMachine({
-  engine,
-  version,
-  cpu,
-}: MachineIdentity): Pick<hostAgentProto.Snapshot, "engine" | "engineVersion" | "cpu" | "diskFormat"> {
-  return { engine, engineVersion: version, cpu, diskFormat: presentFormat.format };
+function describeMachine(
+  { engine, version, cpu }: MachineIdentity,
+  diskFormat: DiskFormat,
+): Pick<hostAgentProto.Snapshot, "engine" | "engineVersion" | "cpu" | "diskFormat"> {
+  return { engine, engineVersion: version, cpu, diskFormat };
 }
 
 /** The frozen state that it is in, or was last in. */

@@ -60,7 +60,7 @@ export function contentOf(
     machine,
     memory,
     deviceState: holdings.files.deviceState,
-    disk: { layers: [draft.diskLayer, ...disk.layers], rootfs: disk.rootfs },
+    disk: { format: disk.format, layers: [draft.diskLayer, ...disk.layers], rootfs: disk.rootfs },
   };
 }
 

@@ -1,6 +1,6 @@
 /** Gives back what a sandbox holds. Every part can be done again, so that a half-done freeing is continued by the next. */
 import { rm } from "node:fs/promises";
-import { deadlines, type SandboxId, WrennError } from "@wrenn/contract";
+import { deadlines, diskFormats, type SandboxId, WrennError } from "@wrenn/contract";
 import {
   type ProcessIdentity,
   type SandboxLayout,
@@ -10,7 +10,7 @@ import {
   tryAllAtOnce,
   waitForExit,
 } from "@wrenn/system";
-import { removeOverlay } from "../disks/qcow2.ts";
+import { removeOverlay } from "../disks/overlay-files.ts";
 import { findEngineProcesses } from "../engines/engines.ts";
 import { removeSocket } from "../engines/qemu/engine.ts";
 import type { Holdings, SandboxContext } from "./context.ts";
@@ -31,6 +31,7 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
       run: () =>
         tryAllAtOnce([
           { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
+          { name: "detach the disk", run: () => detachDisk(id, holdings) },
           { name: "release the slot", run: () => releaseSlot(context, holdings) },
           { name: "remove what only the VM needed", run: () => removeRuntimeFiles(holdings.files) },
         ]),
@@ -39,8 +40,8 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
 }
 
 /** Whether a freeing has left something, or there was none. */
-export function holdsAnything({ slot, vm, process, pager, memory }: Holdings): boolean {
-  return [slot, vm, process, pager, memory].some((held) => held !== null);
+export function holdsAnything({ slot, vm, process, pager, disks, memory }: Holdings): boolean {
+  return [slot, vm, process, pager, disks, memory].some((held) => held !== null);
 }
 
 /** Ends the VM's engine, also one that was started but has not been spoken to. */
@@ -63,6 +64,12 @@ export async function endPager(holdings: Holdings): Promise<void> {
   holdings.pager = null;
 }
 
+/** After the engine, which has it open. */
+export async function detachDisk(id: SandboxId, holdings: Holdings): Promise<void> {
+  await holdings.disks?.detach(id);
+  holdings.disks = null;
+}
+
 export function releaseMemory(holdings: Holdings): void {
   // An engine that could not be ended still has it.
   if (holdings.process !== null) return;
@@ -78,8 +85,10 @@ export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdin
 
 /** The sandbox's own disk, where nothing needs it any more. */
 export async function removeOverlays(files: SandboxLayout): Promise<void> {
-  await removeOverlay(files.overlay);
-  await removeOverlay(files.otherOverlay);
+  for (const format of diskFormats) {
+    await removeOverlay(files.overlay(format));
+    await removeOverlay(files.otherOverlay(format));
+  }
 }
 
 export async function removeRuntimeFiles(files: SandboxLayout): Promise<void> {

@@ -1,5 +1,6 @@
 /** QEMU's command line for one VM: a microvm machine with one disk, one network device and a console. No I/O. */
 import { guestNetwork } from "@wrenn/contract";
+import type { VmDisk } from "../engine.ts";
 
 export type Accelerator = "kvm" | "tcg";
 
@@ -9,8 +10,8 @@ export interface QemuMachine {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly start: QemuStart;
-  /** Path of a qcow2 file, or null for a machine without disk. */
-  readonly disk: string | null;
+  /** Null for a machine without disk. */
+  readonly disk: VmDisk | null;
   /** Name of the tap in the network namespace that QEMU runs in, or null for a machine without network. */
   readonly tap: string | null;
   readonly qmpSocket: string;
@@ -132,11 +133,13 @@ export function qmpArgument(qmpSocket: string): string {
   return `unix:${escapeOption(qmpSocket)},server=on,wait=off`;
 }
 
-function driveArguments(file: string): string[] {
-  const format = "format=qcow2,if=none,cache=writeback,discard=unmap";
+function driveArguments({ path, format }: VmDisk): string[] {
+  // Past the cache of a block device there is that of the file which its writes go to.
+  const cache = format === "raw" ? "none" : "writeback";
+  const use = `format=${format},if=none,cache=${cache},discard=unmap`;
   // Errors of the host's disk (it is full) are reported to the guest; QEMU's default would stop the VM without a word.
   const errors = "werror=report,rerror=report";
-  return ["-drive", `id=${diskDevice},file=${escapeOption(file)},${format},${errors}`];
+  return ["-drive", `id=${diskDevice},file=${escapeOption(path)},${use},${errors}`];
 }
 
 function tapArguments(tap: string): string[] {
