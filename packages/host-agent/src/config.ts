@@ -5,7 +5,7 @@ import { generationLimits, WrennError } from "@wrenn/contract";
 import { defaultWrennDir, type LogLevel, logLevels } from "@wrenn/system";
 import { z } from "zod";
 import { type DiskChoice, diskChoices } from "./disks/choice.ts";
-import { engineChoices } from "./engines/engines.ts";
+import { engineChoices } from "./engines/choose.ts";
 import { type MemoryChoice, memoryChoices } from "./sandboxes/open-memory.ts";
 
 /** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */

@@ -105,7 +105,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   await snapshots.foldAll();
   if (config.warmStart) await warm(sandboxes, log);
 
-  const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
+  const hostFacts = (): ReturnType<typeof readHostFacts> =>
+    readHostFacts({ layout, engines, disks, slots, memory: context });
   const server = await listen(layout.hostAgentSocket, { sandboxes, snapshots, layout, hostFacts, log });
   const tunnels = new Tunnels(sandboxes, log);
   server.on("connect", tunnels.accept);

@@ -27,6 +27,11 @@ export class HostDisks {
     return this.of(this.#chosen.format);
   }
 
+  /** Why they are of that format, in a sentence. */
+  get reason(): string {
+    return this.#chosen.reason;
+  }
+
   /** Those of a format, whether or not new ones can be attached here: what is attached is given back in any case. */
   of(format: DiskFormat): Disks {
     return this.#kinds[format];

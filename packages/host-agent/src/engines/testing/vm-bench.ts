@@ -24,7 +24,8 @@ import { PagerProgram } from "../../memory/pager.ts";
 import { makeBlankMemory } from "../blank-memory.ts";
 import { Cgroups } from "../cgroups.ts";
 import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
-import { type EngineChoice, Engines } from "../engines.ts";
+import type { EngineChoice } from "../choose.ts";
+import { Engines } from "../engines.ts";
 
 /** The least that boots quickly; what the tests hold in a guest's memory is small. */
 const memoryMib = 256;
