@@ -13,13 +13,13 @@ import { enginesGid, jailsGid } from "./users.ts";
 
 const tag = "ec01";
 
-for (const { title, choice, opens, skipped } of await contractEngines()) {
+for (const { title, choice, disks, skipped } of await contractEngines()) {
   describe.skipIf(skipped)(title, () => {
     let bench: VmBench;
     let engine: Engine;
 
     beforeAll(async () => {
-      bench = await VmBench.open(tag, "10.241.16.0/24", opens);
+      bench = await VmBench.open(tag, "10.241.16.0/24", disks);
       engine = await bench.engine(choice);
     });
 

@@ -11,7 +11,7 @@ import { contractEngines } from "./testing/contract-engines.ts";
 import { type FrozenVm, guestAnswers, type PreparedVm, VmBench } from "./testing/vm-bench.ts";
 import { enginesGid, jailsGid } from "./users.ts";
 
-for (const { title, choice, opens, skipped } of await contractEngines()) {
+for (const { title, choice, disks, skipped } of await contractEngines()) {
   describe.skipIf(skipped)(title, () => {
     const isFirecracker = choice === "firecracker";
     let bench: VmBench;
@@ -21,7 +21,7 @@ for (const { title, choice, opens, skipped } of await contractEngines()) {
     let held: { readonly counter: string; readonly onDisk: string; readonly inMemory: string };
 
     beforeAll(async () => {
-      bench = await VmBench.open("ec02", "10.241.17.0/24", opens);
+      bench = await VmBench.open("ec02", "10.241.17.0/24", disks);
       engine = await bench.engine(choice);
       const prepared = await bench.prepare();
       const vm = await bench.start(engine, prepared.spec);

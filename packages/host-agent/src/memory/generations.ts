@@ -115,7 +115,7 @@ export class Generations {
     }
   }
 
-  /** @throws WrennError `snapshot_incompatible`, naming both machines; `snapshot_damaged` when a file is missing or changed */
+  /** @throws WrennError of `assertSameMachine`; `snapshot_damaged` when a file is missing or changed */
   async assertRestorable(manifest: GenerationManifest, machine: MachineIdentity): Promise<void> {
     assertSameMachine(manifest.machine, machine);
     const files = this.layout.generation(manifest.id);
@@ -161,7 +161,8 @@ export class Generations {
   }
 }
 
-function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
+/** @throws WrennError `snapshot_incompatible`, naming both machines */
+export function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
   const keys = ["engine", "version", "cpu", "machine"] as const;
   const different = keys.filter((key) => frozen[key] !== present[key]);
   if (different.length === 0) return;

@@ -2,17 +2,19 @@
 import { layoutFromEnvironment } from "@wrenn/system";
 import { pino } from "pino";
 import { findBootFiles } from "../../disks/boot-files.ts";
+import type { DiskChoice } from "../../disks/choice.ts";
+import { disksUnderTest } from "../../disks/testing/disks-under-test.ts";
 import { Cgroups } from "../cgroups.ts";
-import type { VmDisk } from "../engine.ts";
+import type { EngineChoice } from "../choose.ts";
 import { detectQemu } from "../qemu/detect.ts";
 import { decideKvm } from "../qemu/kvm.ts";
+import { engineUnderTest } from "./engine-under-test.ts";
 
 export interface ContractEngine {
   /** As it is reported. */
   readonly title: string;
-  readonly choice: "tcg" | "firecracker";
-  /** The disks that it is tried with. */
-  readonly opens: VmDisk["format"];
+  readonly choice: EngineChoice;
+  readonly disks: DiskChoice;
   readonly skipped: boolean;
 }
 
@@ -22,8 +24,13 @@ export async function contractEngines(): Promise<ContractEngine[]> {
   const obstacle = await firecrackerObstacle();
   const reason = obstacle === null ? "" : `, skipped: ${obstacle}`;
   return [
-    { title: "an engine (tcg)", choice: "tcg", opens: "qcow2", skipped: false },
-    { title: `an engine (firecracker${reason})`, choice: "firecracker", opens: "raw", skipped: obstacle !== null },
+    { title: `an engine (${engineUnderTest})`, choice: engineUnderTest, disks: disksUnderTest, skipped: false },
+    {
+      title: `an engine (firecracker${reason})`,
+      choice: "firecracker",
+      disks: "dm-snapshot",
+      skipped: obstacle !== null,
+    },
   ];
 }
 

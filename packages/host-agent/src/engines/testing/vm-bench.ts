@@ -16,14 +16,16 @@ import {
 import { pino } from "pino";
 import { findBootFiles, findTemplate, type TemplateFiles } from "../../disks/boot-files.ts";
 import type { DiskChain, Disks, SandboxDisk } from "../../disks/disks.ts";
-import { DmSnapshotDisks } from "../../disks/dm-snapshot/dm-snapshot-disks.ts";
-import { Qcow2Disks } from "../../disks/qcow2/qcow2-disks.ts";
+import { chooseDisks, type DiskChoice } from "../../disks/choice.ts";
+import { HostDisks } from "../../disks/host-disks.ts";
+import { disksUnderTest } from "../../disks/testing/disks-under-test.ts";
 import { type Slot, SlotPool } from "../../network/slot-pool.ts";
 import { PagerProgram } from "../../memory/pager.ts";
 import { makeBlankMemory } from "../blank-memory.ts";
 import { Cgroups } from "../cgroups.ts";
-import type { Engine, GuestMemory, VirtualMachine, VmDisk, VmSpec, VmStart } from "../engine.ts";
-import { type EngineChoice, Engines } from "../engines.ts";
+import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
+import type { EngineChoice } from "../choose.ts";
+import { Engines } from "../engines.ts";
 import { detectFirecracker } from "../firecracker/detect.ts";
 import { FirecrackerEngine } from "../firecracker/engine.ts";
 import { firecrackerPrograms } from "./contract-engines.ts";
@@ -72,14 +74,14 @@ export class VmBench {
   }
 
   /** @param tag tells its cgroups and slots from those of others on this machine, as does `cidr` its addresses */
-  static async open(tag: string, cidr: string, opens: VmDisk["format"] = "qcow2"): Promise<VmBench> {
+  static async open(tag: string, cidr: string, disksChoice: DiskChoice = disksUnderTest): Promise<VmBench> {
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-")));
     await chmod(layout.root, 0o711);
     for (const directory of [layout.sandboxes, layout.layers]) await mkdir(directory, { mode: 0o711 });
     await mkdir(layout.run);
     for (const borrowed of ["boot", "bin", "images"] as const) await symlink(installed[borrowed], layout[borrowed]);
-    const disks = opens === "raw" ? new DmSnapshotDisks(layout) : new Qcow2Disks(layout);
+    const disks = new HostDisks(layout, await chooseDisks(disksChoice)).current;
     const cgroups = await Cgroups.open(tag, pino({ level: "silent" }));
     const slots = await SlotPool.open({ cidr, instance: tag, poolSize: 0 }, []);
     const template = await findTemplate(layout, platformTeamId, minimalTemplateId);
@@ -87,7 +89,7 @@ export class VmBench {
     return new VmBench(layout, cgroups, disks, slots, template);
   }
 
-  async engine(choice: EngineChoice | "firecracker", layout = this.layout): Promise<Engine> {
+  async engine(choice: EngineChoice, layout = this.layout): Promise<Engine> {
     if (choice === "firecracker") {
       const program = await detectFirecracker(firecrackerPrograms());
       return new FirecrackerEngine({ program, reason: "It is what this test is about." });
