@@ -1,10 +1,14 @@
 /** Which engine this host uses, decided once and reported with its reason; and the VMs that any engine left running. */
 import { readdir, readFile } from "node:fs/promises";
-import { identifyProcess, type Layout, type ProcessIdentity, type SandboxLayout } from "@wrenn/system";
+import { type SandboxId } from "@wrenn/contract";
+import { fileIdentity, identifyProcess, type Layout, type ProcessIdentity, type SandboxLayout } from "@wrenn/system";
+import { idsIn } from "../memory/read-manifest.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { isContained } from "./contained.ts";
 import { chooseEngine, type EngineChoice, type Prospect } from "./choose.ts";
 import type { Engine, VirtualMachine } from "./engine.ts";
+import { type JailedProcesses, processesOfJails } from "./firecracker/processes.ts";
+import { FirecrackerVm } from "./firecracker/vm.ts";
 import { type Accelerator, qmpArgument } from "./qemu/command-line.ts";
 import { detectQemu, type QemuProgram } from "./qemu/detect.ts";
 import { QemuEngine } from "./qemu/engine.ts";
@@ -79,34 +83,52 @@ export class Engines {
   }
 }
 
-/** Takes over a VM that another host agent process started. Both kinds of QEMU are spoken to in the same way. */
-export async function adoptVm(identity: ProcessIdentity, files: SandboxLayout): Promise<VirtualMachine> {
+/** Takes over a VM that another host agent process started. One that runs in a jail is Firecracker's. */
+export async function adoptVm(
+  identity: ProcessIdentity,
+  files: SandboxLayout,
+  sandboxId: SandboxId,
+): Promise<VirtualMachine> {
+  if ((await fileIdentity(files.jail.directory)) !== null) return FirecrackerVm.adopt(identity, files, sandboxId);
   return QemuVm.connect(identity, files);
 }
 
 /**
- * Processes that run, or are about to run, the VM of one sandbox. They are known by their command line, which names its control
+ * Processes that run, or are about to run, the VM of one sandbox. QEMU's are known by their command line, which names its control
  * socket exactly; the programs that start an engine have it in theirs too.
  */
 export async function findEngineProcesses(files: SandboxLayout): Promise<ProcessIdentity[]> {
   const socket = qmpArgument(files.qmpSocket);
-  return findProcesses((args) => args.includes(socket));
+  return findProcesses((args) => args.includes(socket), await processesOfJails([files.jail]));
 }
 
 /** The same for any sandbox of this layout, whether anything else is known of it or not, and for the canary that tries KVM. */
 export async function findAllEngineProcesses(layout: Layout): Promise<ProcessIdentity[]> {
   const [prefix = ""] = qmpArgument(`${layout.sandboxes}/`).split(",server=");
   const canary = qmpArgument(canaryFiles(layout).qmpSocket);
-  return findProcesses((args) => args.some((argument) => argument.startsWith(prefix) || argument === canary));
+  const jails = (await idsIn("sandbox", layout.sandboxes)).map((id) => layout.sandbox(id).jail);
+  return findProcesses(
+    (args) => args.some((argument) => argument.startsWith(prefix) || argument === canary),
+    await processesOfJails(jails),
+  );
 }
 
-async function findProcesses(matches: (args: readonly string[]) => boolean): Promise<ProcessIdentity[]> {
+async function findProcesses(
+  isQemu: (args: readonly string[]) => boolean,
+  jailed: JailedProcesses,
+): Promise<ProcessIdentity[]> {
   const found: ProcessIdentity[] = [];
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
     const identity = await identifyProcess(Number(name));
-    if (identity === null || !matches(await commandLine(identity.pid))) continue;
-    if (!(await isContained(identity.pid))) found.push(identity);
+    if (identity === null) continue;
+    const { pid } = identity;
+    if (await jailed.isJailed(pid)) {
+      found.push(identity);
+      continue;
+    }
+    const args = await commandLine(pid);
+    if ((isQemu(args) || jailed.isOnItsWay(args)) && !(await isContained(pid))) found.push(identity);
   }
   return found;
 }
