@@ -58,7 +58,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     );
 
     await vm.detach();
-    const adopted = await adoptVm(vm.identity, files);
+    const adopted = await adoptVm(vm.identity, files, spec.sandboxId);
     bench.add(adopted);
     await expect(guestAnswers(slot)).resolves.toBe(true);
     await expect(findEngineProcesses(files)).resolves.toEqual([vm.identity]);

@@ -82,7 +82,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     });
 
     it("says of a guest that it is frozen, also after a host agent's restart, and does not take it for ended", async () => {
-      const { vm, slot, files } = await restore(backend);
+      const { vm, slot, files, spec } = await restore(backend);
       let ended = false;
       void vm.ended.then(() => (ended = true));
       await expect(vm.isFrozen()).resolves.toBe(false);
@@ -90,7 +90,7 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
       await vm.freeze();
       await expect(vm.isFrozen()).resolves.toBe(true);
       await vm.detach();
-      const adopted = await adoptVm(vm.identity, files);
+      const adopted = await adoptVm(vm.identity, files, spec.sandboxId);
       bench.add(adopted);
       void adopted.ended.then(() => (ended = true));
       await expect(adopted.isFrozen()).resolves.toBe(true);
