@@ -88,7 +88,8 @@ export class VmBench {
 
   async engine(choice: EngineChoice, layout = this.layout): Promise<Engine> {
     const bootFiles = () => findBootFiles(this.layout);
-    return new Engines({ layout, cgroups: this.cgroups, choice, qemu: undefined, bootFiles }).current();
+    const disks = { current: { openedAs: "qcow2" }, reason: "These tests have no others." } as const;
+    return new Engines({ layout, cgroups: this.cgroups, choice, programs: {}, disks, bootFiles }).current();
   }
 
   /** A slot, a directory, a disk and a cgroup. */
