@@ -1,12 +1,15 @@
 /** Which engine this host uses, decided once and reported with its reason; and the VMs that any engine left running. */
 import { readdir, readFile } from "node:fs/promises";
-import type { SandboxId } from "@wrenn/contract";
+import { asWrennError, type SandboxId } from "@wrenn/contract";
 import { fileIdentity, identifyProcess, type Layout, type ProcessIdentity, type SandboxLayout } from "@wrenn/system";
 import { idsIn } from "../memory/read-manifest.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { isContained } from "./contained.ts";
 import { chooseEngine, type EngineChoice, type Prospect } from "./choose.ts";
-import type { Engine, VirtualMachine } from "./engine.ts";
+import type { Engine, VirtualMachine, VmDisk } from "./engine.ts";
+import { detectFirecracker } from "./firecracker/detect.ts";
+import { FirecrackerEngine } from "./firecracker/engine.ts";
+import { findFirecracker } from "./firecracker/find.ts";
 import { type JailedProcesses, processesOfJails } from "./firecracker/processes.ts";
 import { FirecrackerVm } from "./firecracker/vm.ts";
 import { type Accelerator, qmpArgument } from "./qemu/command-line.ts";
@@ -15,12 +18,16 @@ import { QemuEngine } from "./qemu/engine.ts";
 import { canaryFiles, type CanaryBoot, decideKvm, type KvmVerdict } from "./qemu/kvm.ts";
 import { QemuVm } from "./qemu/vm.ts";
 
+const hardware = "Use a machine with hardware virtualisation, or with nested virtualisation that works.";
+
 export interface EnginesConfig {
   readonly layout: Layout;
   readonly cgroups: Cgroups;
   readonly choice: EngineChoice;
-  /** Path of the QEMU to use instead of the one on PATH. */
-  readonly qemu: string | undefined;
+  /** Paths of the programs to use instead of those on PATH. */
+  readonly programs: Readonly<Partial<Record<"qemu" | "firecracker" | "jailer", string | undefined>>>;
+  /** What an engine has to open, and why: disks of another format are not there for it. */
+  readonly disks: { readonly current: { readonly openedAs: VmDisk["format"] }; readonly reason: string };
   /** Kernel and initramfs for the canary that tries KVM. */
   readonly bootFiles: () => Promise<Omit<CanaryBoot, "qemu">>;
 }
@@ -49,25 +56,43 @@ export class Engines {
 
   async #choose(): Promise<Engine> {
     return chooseEngine(this.#config.choice, {
-      firecracker: async () => ({
-        works: false,
-        because: "This version of Wrenn has no engine for it.",
-        remedy: "Use QEMU.",
-      }),
+      firecracker: () => this.#firecracker(),
       kvm: () => this.#kvm(),
       tcg: () => this.#tcg(),
     });
   }
 
+  async #firecracker(): Promise<Prospect> {
+    const { programs, disks } = this.#config;
+    const { firecracker, jailer } = await findFirecracker(programs);
+    const remedy =
+      "Install Firecracker with its jailer on PATH, or name both: WRENN_FIRECRACKER_BIN, WRENN_JAILER_BIN.";
+    if (firecracker === null) return { works: false, because: "There is no firecracker on PATH.", remedy };
+    if (jailer === null) return { works: false, because: "There is no jailer on PATH.", remedy };
+    try {
+      const program = await detectFirecracker({ firecracker, jailer });
+      if (disks.current.openedAs !== "raw") {
+        const because = `It opens block devices only, and disks are none here. ${disks.reason}`;
+        return { works: false, because, remedy: "Load dm_snapshot, and set WRENN_DISKS=dm-snapshot or auto." };
+      }
+      const { usable, reason } = await this.#tryKvm(await detectQemu(programs.qemu));
+      if (!usable) return { works: false, because: reason, remedy: hardware };
+      return { works: true, because: reason, make: (why) => new FirecrackerEngine({ program, reason: why }) };
+    } catch (error) {
+      const { message, suggestion } = asWrennError(error);
+      return { works: false, because: message, remedy: suggestion };
+    }
+  }
+
   async #kvm(): Promise<Prospect> {
-    const program = await detectQemu(this.#config.qemu);
+    const program = await detectQemu(this.#config.programs.qemu);
     const { usable, reason } = await this.#tryKvm(program);
-    if (!usable) return { works: false, because: reason, remedy: "Use a machine with hardware virtualisation." };
+    if (!usable) return { works: false, because: reason, remedy: hardware };
     return { works: true, because: reason, make: (why) => this.#qemu(program, "kvm", why) };
   }
 
   async #tcg(): Promise<Prospect> {
-    const program = await detectQemu(this.#config.qemu);
+    const program = await detectQemu(this.#config.programs.qemu);
     const because = "Guests are emulated in software, several times slower.";
     return { works: true, because, make: (reason) => this.#qemu(program, "tcg", reason) };
   }

@@ -95,7 +95,8 @@ export class VmBench {
       return new FirecrackerEngine({ program, reason: "It is what this test is about." });
     }
     const bootFiles = () => findBootFiles(this.layout);
-    return new Engines({ layout, cgroups: this.cgroups, choice, qemu: undefined, bootFiles }).current();
+    const disks = { current: { openedAs: "qcow2" }, reason: "These tests have no others." } as const;
+    return new Engines({ layout, cgroups: this.cgroups, choice, programs: {}, disks, bootFiles }).current();
   }
 
   /** A slot, a directory, a disk and a cgroup. */
