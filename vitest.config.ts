@@ -16,7 +16,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["{packages/*,images,bench,tests}/src/**/*.test.ts"],
+          include: ["{packages/*,images,bench,lab,tests}/src/**/*.test.ts"],
           exclude: [...exclude, "**/*.machine.test.ts", "**/*.lab.test.ts", "**/*.e2e.test.ts"],
         },
       },
