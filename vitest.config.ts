@@ -39,6 +39,7 @@ export default defineConfig({
             "packages/host-agent/dist/engines/{engine,freeze}-contract.machine.test.js",
           ],
           exclude: ["**/node_modules/**"],
+          globalSetup: "packages/host-agent/dist/engines/testing/try-kvm.js",
           server: { deps: { external: [/\/dist\//] } },
           fileParallelism: false,
           expect: patient,

@@ -23,7 +23,7 @@ afterAll(async () => {
   await bench.close();
 });
 
-describe.each([{ choice: engineUnderTest }])("an engine ($choice)", ({ choice }) => {
+describe.each([{ choice: engineUnderTest } as const])("an engine ($choice)", ({ choice }) => {
   let engine: Engine;
 
   beforeAll(async () => {

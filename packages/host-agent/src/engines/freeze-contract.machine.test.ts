@@ -21,7 +21,7 @@ afterAll(async () => {
   await bench.close();
 });
 
-describe.each([{ choice: engineUnderTest }])("an engine ($choice)", ({ choice }) => {
+describe.each([{ choice: engineUnderTest } as const])("an engine ($choice)", ({ choice }) => {
   let engine: Engine;
   /** A guest that counts, and holds a file on its disk and one in its memory. */
   let frozen: FrozenVm;

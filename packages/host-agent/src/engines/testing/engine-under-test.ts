@@ -1,5 +1,6 @@
-/** Which engine tests run VMs with: the emulated one, which works everywhere, unless `WRENN_ENGINE` names another. */
-import { z } from "zod";
-import { engineChoices } from "../engines.ts";
+/** Which engine tests run VMs with: `WRENN_ENGINE=kvm` asks for QEMU on KVM; else QEMU emulates, which works everywhere. */
 
-export const engineUnderTest = z.enum(engineChoices).default("tcg").parse(process.env["WRENN_ENGINE"]);
+export const engineUnderTest = process.env["WRENN_ENGINE"] === "kvm" ? "kvm" : "tcg";
+
+/** As host agents and frozen states name it. */
+export const engineKindUnderTest = `qemu-${engineUnderTest}` as const;
