@@ -16,7 +16,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["{packages/*,images,bench,tests}/src/**/*.test.ts"],
+          include: ["{packages/*,images,bench,lab,tests}/src/**/*.test.ts"],
           exclude: [...exclude, "**/*.machine.test.ts", "**/*.lab.test.ts", "**/*.e2e.test.ts"],
         },
       },
@@ -39,6 +39,7 @@ export default defineConfig({
             "packages/host-agent/dist/engines/{engine,freeze}-contract.machine.test.js",
           ],
           exclude: ["**/node_modules/**"],
+          globalSetup: "packages/host-agent/dist/engines/testing/try-kvm.js",
           server: { deps: { external: [/\/dist\//] } },
           fileParallelism: false,
           expect: patient,
