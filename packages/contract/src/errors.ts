@@ -345,6 +345,12 @@ export const errorRegistry = {
     message: "The installed QEMU is too old.",
     suggestion: "Install QEMU 7.2 or newer.",
   },
+  engine_unavailable: {
+    status: 500,
+    retryable: false,
+    message: "The engine that WRENN_ENGINE demands cannot run on this host.",
+    suggestion: "Mend what the message names, or set WRENN_ENGINE=auto.",
+  },
   engine_failed: {
     status: 500,
     retryable: true,
@@ -355,8 +361,8 @@ export const errorRegistry = {
     status: 409,
     retryable: false,
     message:
-      "The frozen state was made by another engine, engine version or processor than this host has, or has a disk of another format.",
-    suggestion: "Use the engine that details name, or recover the sandbox from its disk.",
+      "The frozen state was made by another engine, engine version or processor, or with another format of disks, than its host has.",
+    suggestion: "Start the host agent with what details name and try again, or make the sandbox or snapshot anew.",
   },
   snapshot_damaged: {
     status: 500,

@@ -13,6 +13,7 @@ export * from "./sandbox-state.ts";
 export * from "./schemas/exec.ts";
 export * from "./schemas/file.ts";
 export * from "./schemas/health.ts";
+export * from "./schemas/host.ts";
 export * from "./schemas/lifecycle.ts";
 export * from "./schemas/observation.ts";
 export * from "./schemas/sandbox.ts";

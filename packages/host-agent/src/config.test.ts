@@ -7,6 +7,7 @@ it("needs nothing to be set", () => {
     slotCidr: undefined,
     slotPoolSize: 4,
     engine: "auto",
+    disks: "auto",
     memory: "auto",
     warmStart: true,
     goldenBytes: 10_737_418_240,
@@ -29,6 +30,7 @@ it("takes what is set", () => {
 it("names every variable that is wrong", () => {
   const environment = {
     WRENN_ENGINE: "vmware",
+    WRENN_DISKS: "vdi",
     WRENN_MEMORY: "disk",
     WRENN_DNS: "dns.example",
     WRENN_SLOT_POOL: "many",

@@ -4,7 +4,8 @@ import path from "node:path";
 import { generationLimits, WrennError } from "@wrenn/contract";
 import { defaultWrennDir, type LogLevel, logLevels } from "@wrenn/system";
 import { z } from "zod";
-import { engineChoices } from "./engines/engines.ts";
+import { type DiskChoice, diskChoices } from "./disks/choice.ts";
+import { engineChoices } from "./engines/choose.ts";
 import { type MemoryChoice, memoryChoices } from "./sandboxes/open-memory.ts";
 
 /** Resolvers that anyone may use, of two operators. A host's own may lie in a range that sandboxes cannot reach. */
@@ -15,6 +16,7 @@ const environmentSchema = z.object({
   WRENN_SLOT_CIDR: z.string().optional(),
   WRENN_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
   WRENN_ENGINE: z.enum(engineChoices).default("auto"),
+  WRENN_DISKS: z.enum(diskChoices).default("auto"),
   WRENN_MEMORY: z.enum(memoryChoices).default("auto"),
   WRENN_WARM_START: z.enum(["on", "off"]).default("on"),
   WRENN_GOLDEN_BYTES: z.coerce.number().int().min(0).default(generationLimits.goldenBytes),
@@ -37,6 +39,8 @@ export interface HostAgentConfig {
   readonly slotCidr: string | undefined;
   readonly slotPoolSize: number;
   readonly engine: (typeof engineChoices)[number];
+  /** Which format the disks of new sandboxes have. */
+  readonly disks: DiskChoice;
   /** How frozen memory comes back. */
   readonly memory: MemoryChoice;
   /** Whether the golden snapshot of default sandboxes is made before the host agent listens. */
@@ -63,6 +67,7 @@ export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgent
     slotCidr: env.WRENN_SLOT_CIDR,
     slotPoolSize: env.WRENN_SLOT_POOL,
     engine: env.WRENN_ENGINE,
+    disks: env.WRENN_DISKS,
     memory: env.WRENN_MEMORY,
     warmStart: env.WRENN_WARM_START === "on",
     goldenBytes: env.WRENN_GOLDEN_BYTES,

@@ -7,6 +7,7 @@ import type { BaseLogger } from "pino";
 import type { HostAgentConfig } from "./config.ts";
 import { prepareDirectories } from "./directories.ts";
 import { findBootFiles } from "./disks/boot-files.ts";
+import { chooseDisks } from "./disks/choice.ts";
 import { HostDisks } from "./disks/host-disks.ts";
 import { Cgroups } from "./engines/cgroups.ts";
 import { Engines } from "./engines/engines.ts";
@@ -43,7 +44,9 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   const cgroups = await Cgroups.open(instance === "" ? "default" : instance, log);
   if (cgroups.missing.length > 0) log.warn({ controllers: cgroups.missing }, "engines run without these limits");
 
-  const disks = await HostDisks.open(layout);
+  const chosenDisks = await chooseDisks(config.disks);
+  log.info({ format: chosenDisks.format, reason: chosenDisks.reason }, "disks");
+  const disks = new HostDisks(layout, chosenDisks);
   const inventory = await takeInventory({ layout, cgroups, disks, log });
   const slots = await SlotPool.open(
     {
@@ -102,7 +105,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   await snapshots.foldAll();
   if (config.warmStart) await warm(sandboxes, log);
 
-  const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
+  const hostFacts = (): ReturnType<typeof readHostFacts> =>
+    readHostFacts({ layout, engines, disks, slots, memory: context });
   const server = await listen(layout.hostAgentSocket, { sandboxes, snapshots, layout, hostFacts, log });
   const tunnels = new Tunnels(sandboxes, log);
   server.on("connect", tunnels.accept);

@@ -1,95 +1,148 @@
-/** What runs the VMs: QEMU, KVM and the limits a VM is held by. */
-import { access, constants, readFile } from "node:fs/promises";
-import path from "node:path";
-import { detectQemu, readKvmVerdict, servesPages } from "@wrenn/host-agent";
-import { isMissingFile, type Layout, run } from "@wrenn/system";
-import { type Examination, ok, type Outcome, warning } from "./check.ts";
-
-const emulation = "guests are emulated in software, several times slower";
+/** What runs the VMs: the engines that there are, KVM, and which engine that comes to. */
+import { access, constants } from "node:fs/promises";
+import { asWrennError, WrennError } from "@wrenn/contract";
+import { detectQemu, type KvmVerdict, readKvmVerdict } from "@wrenn/host-agent";
+import { isMissingFile, type Layout, run, runUnchecked } from "@wrenn/system";
+import { HostAgentClient } from "../server/host-agent-client.ts";
+import { type Examination, failed, ok, type Outcome } from "./check.ts";
+import { findFirecracker, missing, type Needs } from "./needs.ts";
 
 export const engineExaminations: readonly Examination[] = [
-  {
-    name: "qemu",
-    look: async () => {
-      const { path, version } = await detectQemu(process.env["WRENN_QEMU_BIN"]);
-      return ok(`${version} (${path})`);
-    },
-  },
+  { name: "qemu", look: async (_layout, needs) => judgeQemu(await lookAtQemu(), needs) },
   {
     name: "qemu-img",
-    look: async () => ok((await run("qemu-img", ["--version"])).stdout.split("\n")[0] ?? ""),
+    look: async (_layout, needs) => {
+      const found = await run("qemu-img", ["--version"]).catch((error: unknown) => asWrennError(error));
+      if (!(found instanceof WrennError)) return ok(found.stdout.split("\n")[0] ?? "");
+      const why = "It makes disks in QEMU's format.";
+      const remedy = "apt-get install qemu-utils";
+      return missing(needs.qemu, { finding: found.message, why, remedy, unneeded: "WRENN_ENGINE=firecracker" });
+    },
   },
-  { name: "kvm", look: checkKvm },
-  { name: "cgroups", look: checkCgroups },
-  { name: "userfaultfd", look: checkUserfaultfd },
+  { name: "firecracker", look: async (_layout, needs) => judgeFirecracker(await lookAtFirecracker(), needs) },
+  { name: "kvm", look: async (layout, needs) => judgeKvm(await lookAtKvm(layout), needs) },
+  { name: "engine", look: async (layout) => judgeEngine(await askHostAgent(layout)) },
 ];
 
-async function checkKvm(layout: Layout): Promise<Outcome> {
+export type Found =
+  | { readonly version: string; readonly path: string }
+  | { readonly problem: string; readonly remedy: string };
+
+async function lookAtQemu(): Promise<Found> {
+  try {
+    return await detectQemu(process.env["WRENN_QEMU_BIN"]);
+  } catch (error) {
+    const { message, suggestion } = asWrennError(error);
+    return { problem: message, remedy: suggestion };
+  }
+}
+
+export function judgeQemu(found: Found, needs: Needs): Outcome {
+  if ("version" in found) return ok(`${found.version} (${found.path})`);
+  const why = "It runs the sandboxes.";
+  return missing(needs.qemu, {
+    finding: found.problem,
+    why,
+    remedy: found.remedy,
+    unneeded: "WRENN_ENGINE=firecracker",
+  });
+}
+
+/** What each of the two programs says that it is; null where there is none. */
+export interface FirecrackerFacts {
+  readonly firecracker: { readonly path: string; readonly version: string | null } | null;
+  readonly jailer: { readonly path: string; readonly version: string | null } | null;
+}
+
+async function lookAtFirecracker(): Promise<FirecrackerFacts> {
+  const { firecracker, jailer } = await findFirecracker(process.env);
+  const look = async (name: string, path: string | null): Promise<FirecrackerFacts["jailer"]> => {
+    if (path === null) return null;
+    const { stdout } = await runUnchecked(path, ["--version"]).catch(() => ({ stdout: "" }));
+    return { path, version: new RegExp(`^${name} v(\\S+)`).exec(stdout)?.[1] ?? null };
+  };
+  return { firecracker: await look("Firecracker", firecracker), jailer: await look("Jailer", jailer) };
+}
+
+export function judgeFirecracker({ firecracker, jailer }: FirecrackerFacts, needs: Needs): Outcome {
+  const problem = (finding: string): Outcome =>
+    missing(needs.firecracker, {
+      finding,
+      why: "It is the smallest and the most confined of the engines.",
+      remedy:
+        "Install firecracker and jailer of one release on PATH, or name them: WRENN_FIRECRACKER_BIN=/path WRENN_JAILER_BIN=/path",
+      unneeded: needs.withoutFirecracker,
+    });
+  if (firecracker === null) return problem("there is no firecracker");
+  if (jailer === null) return problem(`there is ${firecracker.path}, but no jailer`);
+  for (const [name, { path, version }] of Object.entries({ Firecracker: firecracker, Jailer: jailer })) {
+    if (version === null) return problem(`${path} does not say that it is ${name}`);
+  }
+  if (firecracker.version !== jailer.version) {
+    return problem(
+      `firecracker ${String(firecracker.version)} and jailer ${String(jailer.version)} are not of one release`,
+    );
+  }
+  const found = `${String(firecracker.version)} (${firecracker.path}, ${jailer.path})`;
+  return needs.firecracker === "unneeded"
+    ? { status: "unneeded", finding: `${found}; not used (${needs.withoutFirecracker})` }
+    : ok(found);
+}
+
+export interface KvmFacts {
+  readonly device: "usable" | "closed" | "absent";
+  /** What the canary guest showed in this boot of the host; null when none has been tried. */
+  readonly verdict: Pick<KvmVerdict, "usable" | "reason"> | null;
+}
+
+async function lookAtKvm(layout: Layout): Promise<KvmFacts> {
+  const verdict = await readKvmVerdict(layout);
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
+    return { device: "usable", verdict };
   } catch (error) {
-    return isMissingFile(error)
-      ? warning(
-          `no /dev/kvm: ${emulation}`,
-          "Use a machine with hardware virtualisation, or enable nested virtualisation.",
-        )
-      : warning(
-          `/dev/kvm cannot be opened: ${emulation}`,
-          "Run Wrenn as root, and allow the device to this container.",
-        );
+    return { device: isMissingFile(error) ? "absent" : "closed", verdict };
   }
-  const verdict = await readKvmVerdict(layout);
-  if (verdict === null) return ok("/dev/kvm is there; the first start of the server tries whether a guest boots in it");
-  return verdict.usable
-    ? ok(verdict.reason)
-    : warning(verdict.reason, "Use a machine whose KVM works; software emulation needs nothing.");
 }
 
-const neededControllers = ["memory", "cpu", "pids"] as const;
-
-async function checkCgroups(): Promise<Outcome> {
-  const mountInfo = await readFile("/proc/self/mountinfo", "utf8");
-  const found = controllersOf(mountInfo);
-  const unified =
-    found.unifiedMount === null ? "" : await readText(path.join(found.unifiedMount, "cgroup.controllers"));
-  const available = new Set([...found.older, ...unified.trim().split(/\s+/)]);
-  const missing = neededControllers.filter((name) => !available.has(name));
-  const kind = found.older.length === 0 ? "v2" : found.unifiedMount === null ? "v1" : "v1 and v2";
-  return missing.length === 0
-    ? ok(`${neededControllers.join(", ")} (${kind})`)
-    : warning(
-        `no controller for ${missing.join(", ")} (${kind}): sandboxes are not limited in these`,
-        "Mount the cgroup hierarchies: mount -t cgroup2 none /sys/fs/cgroup",
-      );
-}
-
-/** Controllers mounted in the older hierarchies, and where the unified one is mounted (proc(5), cgroups(7)). */
-export function controllersOf(mountInfo: string): { older: string[]; unifiedMount: string | null } {
-  const older: string[] = [];
-  let unifiedMount: string | null = null;
-  for (const line of mountInfo.split("\n")) {
-    const [before = "", after = ""] = line.split(" - ");
-    const [type, , superOptions = ""] = after.split(" ");
-    if (type === "cgroup") older.push(...superOptions.split(","));
-    if (type === "cgroup2") unifiedMount ??= before.split(" ")[4] ?? null;
+export function judgeKvm({ device, verdict }: KvmFacts, needs: Needs): Outcome {
+  const problem = (finding: string, remedy: string): Outcome =>
+    missing(needs.kvm, {
+      finding,
+      why: "Without it guests are emulated in software, several times slower, and Firecracker runs none.",
+      remedy,
+      unneeded: "WRENN_ENGINE=tcg",
+    });
+  if (device === "absent") {
+    const modules = "modprobe kvm_intel || modprobe kvm_amd";
+    return problem(
+      "no /dev/kvm",
+      `${modules}; else enable virtualisation in the firmware, or nested virtualisation in the hypervisor`,
+    );
   }
-  return { older, unifiedMount };
+  if (device === "closed") {
+    return problem("/dev/kvm cannot be opened", "Run Wrenn as root, and allow the device to this container.");
+  }
+  if (verdict === null) return ok("/dev/kvm opens; whether a guest boots in it is tried when the server first starts");
+  if (verdict.usable) return ok(verdict.reason);
+  return problem(verdict.reason, "Use a machine whose KVM works; WRENN_ENGINE=tcg needs none.");
 }
 
-/** Nothing needs it yet; restoring memory lazily will. */
-async function checkUserfaultfd(): Promise<Outcome> {
-  if (await servesPages()) return ok("by /dev/userfaultfd: a resumed sandbox gets its memory page by page");
-  return warning(
-    "no /dev/userfaultfd: a sandbox's frozen memory is folded into one file before it is resumed, which takes longer",
-    "Use Linux 6.1 or newer.",
-  );
-}
+export type EngineFacts = { readonly engine: string; readonly version: string; readonly reason: string } | null;
 
-async function readText(file: string): Promise<string> {
+async function askHostAgent(layout: Layout): Promise<EngineFacts> {
   try {
-    return await readFile(file, "utf8");
-  } catch (error) {
-    if (isMissingFile(error)) return "";
-    throw error;
+    const { engine, engineVersion, engineReason } = await new HostAgentClient(layout).getHost();
+    return { engine, version: engineVersion, reason: engineReason };
+  } catch {
+    return null;
   }
+}
+
+/** @param facts what the host agent says; null when none runs */
+export function judgeEngine(facts: EngineFacts): Outcome {
+  if (facts === null) return ok("chosen when the server starts");
+  const { engine, version, reason } = facts;
+  if (engine === "") return failed(`none: ${reason}`, "Mend what the finding names, then: wrenn down && wrenn up -d");
+  return ok(`${engine} ${version}: ${reason}`);
 }

@@ -70,6 +70,7 @@ export const startErrors: readonly ErrorCode[] = [
   "no_capacity",
   "host_out_of_memory",
   "engine_missing",
+  "engine_unavailable",
   "engine_too_old",
 ];
 

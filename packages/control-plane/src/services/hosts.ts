@@ -2,13 +2,23 @@
 import { intervals, WrennError } from "@wrenn/contract";
 import type { hostAgentProto, HostId } from "@wrenn/contract";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
+import { differences, incompatible, machineOf } from "../hosts/machine.ts";
+import type { Machine } from "../hosts/machine.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
 import type { Store } from "../store/database.ts";
 import { listHosts, recordContact } from "../store/hosts.ts";
+import type { HostFacts } from "../store/hosts.ts";
 import type { HostRow } from "../store/schema.ts";
 import { reserveSandbox, usageOfHosts } from "../store/reservations.ts";
 import type { NewSandbox } from "../store/reservations.ts";
 import type { SandboxRow } from "../store/schema.ts";
+
+/** A host as it is now: as its row says, unless that is older than `intervals.hostFacts`. */
+export async function presentHost(store: Store, client: HostClient, host: HostRow): Promise<HostRow> {
+  // Asking for each of many creates would cost them more than all their own statements.
+  if (client.wasRecordedWithin(intervals.hostFacts)) return host;
+  return { ...host, ...factsFrom(await refreshHost(store, client, host)) };
+}
 
 /** Asks the agent what its machine has and writes it down. */
 export async function refreshHost(
@@ -17,14 +27,21 @@ export async function refreshHost(
   host: HostRow,
 ): Promise<hostAgentProto.GetHostResponse> {
   const facts = await client.getHost();
-  await recordContact(store, host.id, {
-    cpuCount: facts.cpuCount,
-    memoryMib: facts.memoryTotalMib,
-    agentVersion: facts.agentVersion,
-    engine: facts.engine,
-  });
+  await recordContact(store, host.id, factsFrom(facts));
   client.noteRecorded();
   return facts;
+}
+
+function factsFrom(told: hostAgentProto.GetHostResponse): HostFacts {
+  return {
+    cpu_count: told.cpuCount,
+    memory_mib: told.memoryTotalMib,
+    agent_version: told.agentVersion,
+    ...machineOf(told),
+    engine_reason: told.engineReason || null,
+    disk_reason: told.diskReason || null,
+    memory_backends: told.memoryBackends,
+  };
 }
 
 export interface Placement {
@@ -32,16 +49,24 @@ export interface Placement {
   readonly client: HostClient;
 }
 
+/** What a snapshot asks of the host that its sandboxes are to run on. */
+export interface FrozenOrigin {
+  /** It is where it was taken, and nowhere else. */
+  readonly hostId: HostId;
+  readonly machine: Machine;
+}
+
 /**
- * Reserves room on the first host, in the scheduler's order, that answers and has it; or on one host, where no other will do.
- * @throws WrennError `no_capacity`, or `host_unavailable` when no host answers.
+ * Reserves room on the first host, in the scheduler's order, that answers and has it; of a snapshot's sandbox, on a host that has the
+ * snapshot and can run it.
+ * @throws WrennError `no_capacity`, `host_unavailable` when no host answers, `snapshot_incompatible` when those that do cannot run it
  */
 export async function placeSandbox(
   { store, clients, scheduler }: { store: Store; clients: HostClients; scheduler: Scheduler },
   sandbox: NewSandbox,
-  onlyHost: HostId | null,
+  origin: FrozenOrigin | null,
 ): Promise<Placement> {
-  const hosts = (await listHosts(store)).filter((host) => onlyHost === null || host.id === onlyHost);
+  const hosts = (await listHosts(store)).filter((host) => origin === null || host.id === origin.hostId);
   const usage = await usageOfHosts(
     store,
     hosts.map((host) => host.id),
@@ -51,23 +76,29 @@ export async function placeSandbox(
     return { host, usedMemoryMib: used?.memoryMib ?? 0, usedVcpus: used?.vcpus ?? 0 };
   });
   const silent: unknown[] = [];
-  let answered = 0;
-  for (const host of scheduler.rank(loads, sandbox)) {
-    const client = clients.get(host.address);
+  const unfit: HostRow[] = [];
+  let fit = 0;
+  for (const ranked of scheduler.rank(loads, sandbox)) {
+    const client = clients.get(ranked.address);
+    let host: HostRow;
     try {
-      // An agent that is away is found out before there is a row to clean up. Asking for each of many creates would cost them more
-      // than all their own statements.
-      if (!client.wasRecordedWithin(intervals.hostFacts)) await refreshHost(store, client, host);
+      // An agent that is away is found out before there is a row to clean up.
+      host = await presentHost(store, client, ranked);
     } catch (error) {
       if (!(error instanceof WrennError && error.code === "host_unavailable")) throw error;
       silent.push(error);
       continue;
     }
-    answered += 1;
+    if (origin !== null && differences(origin.machine, host).length > 0) {
+      unfit.push(host);
+      continue;
+    }
+    fit += 1;
     const row = await reserveSandbox(store, host.id, sandbox);
     if (row !== null) return { row, client };
   }
-  if (answered === 0 && silent.length > 0) throw new WrennError("host_unavailable", { cause: silent[0] });
+  if (fit === 0 && origin !== null && unfit.length > 0) throw incompatible("snapshot", origin.machine, unfit);
+  if (fit === 0 && silent.length > 0) throw new WrennError("host_unavailable", { cause: silent[0] });
   throw noRoom(sandbox.vcpus, sandbox.memoryMib);
 }
 

@@ -28,7 +28,7 @@ export class SandboxCreation {
   /**
    * Answers once the sandbox runs.
    * @throws WrennError `invalid_name`, `template_not_found`, `invalid_request` for a size that the snapshot does not have, `no_capacity`,
-   * `host_unavailable`, or why the host could not start it; `idempotency_conflict` when another request has taken the key meanwhile.
+   * `host_unavailable`, `snapshot_incompatible`, or why the host could not start it; `idempotency_conflict` when another request has taken the key meanwhile.
    */
   async create(teamId: TeamId, ask: CreateSandbox, keyed?: KeyedRequest): Promise<NamedSandboxRow> {
     const { store, clients } = this.#with;
@@ -51,8 +51,7 @@ export class SandboxCreation {
         deadlineMs: deadlines.createSandbox,
         ...(keyed === undefined ? {} : { keyed }),
       },
-      // A snapshot is where it was taken, and nowhere else.
-      template.host_id,
+      template.host_id === null ? null : { hostId: template.host_id, machine: template },
     );
     // Handed to the guest and kept nowhere else: it may hold secrets.
     const { row, steps } = await this.#start(placement, template, ask.envs);

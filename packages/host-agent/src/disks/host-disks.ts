@@ -2,7 +2,9 @@
 import { type DiskFormat, type SandboxId, WrennError } from "@wrenn/contract";
 import { type Layout, tryAll } from "@wrenn/system";
 import type { Engine } from "../engines/engine.ts";
+import type { ChosenDisks } from "./choice.ts";
 import type { Disks } from "./disks.ts";
+import { DmSnapshotDisks } from "./dm-snapshot/dm-snapshot-disks.ts";
 import { Qcow2Disks } from "./qcow2/qcow2-disks.ts";
 
 /** A disk that somebody's engine has attached. */
@@ -12,39 +14,53 @@ export interface AttachedDisk {
 }
 
 export class HostDisks {
+  readonly #chosen: ChosenDisks;
+  readonly #kinds: Readonly<Record<DiskFormat, Disks>>;
+
+  constructor(layout: Layout, chosen: ChosenDisks) {
+    this.#chosen = chosen;
+    this.#kinds = { qcow2: new Qcow2Disks(layout), "dm-snapshot": new DmSnapshotDisks(layout) };
+  }
+
   /** For new sandboxes. */
-  readonly current: Disks;
-  readonly #kinds: readonly Disks[];
-
-  private constructor(current: Disks, kinds: readonly Disks[]) {
-    this.current = current;
-    this.#kinds = kinds;
+  get current(): Disks {
+    return this.of(this.#chosen.format);
   }
 
-  static async open(layout: Layout): Promise<HostDisks> {
-    const qcow2 = new Qcow2Disks(layout);
-    return new HostDisks(qcow2, [qcow2]);
+  /** Why they are of that format, in a sentence. */
+  get reason(): string {
+    return this.#chosen.reason;
   }
 
-  /** @throws WrennError `snapshot_incompatible` for a format that this host does not know */
+  /** Those of a format, whether or not new ones can be attached here: what is attached is given back in any case. */
   of(format: DiskFormat): Disks {
-    const found = this.#kinds.find((disks) => disks.format === format);
-    if (found !== undefined) return found;
-    const message = `Its disk is of the format ${format}, which this host cannot use.`;
-    throw new WrennError("snapshot_incompatible", { message, details: { format } });
+    return this.#kinds[format];
   }
 
-  /** @throws WrennError `snapshot_incompatible` when a disk of that format cannot be used here, or not by that engine */
+  /**
+   * Called before anything is taken for a disk.
+   * @throws WrennError `snapshot_incompatible` for a frozen disk of a format that this host or that engine cannot use, `disk_setup_failed`
+   * when it is what new ones are to be
+   */
   assertUsable(format: DiskFormat, engine: Pick<Engine, "kind" | "opens">): void {
-    if (engine.opens.includes(this.of(format).openedAs)) return;
-    const message = `Its disk is of the format ${format}, which ${engine.kind} cannot open.`;
-    throw new WrennError("snapshot_incompatible", { message, details: { format, engine: engine.kind } });
+    const { dmSnapshot } = this.#chosen;
+    const obstacles = [
+      ...(format === "dm-snapshot" && !dmSnapshot.usable ? [`this host cannot use: ${dmSnapshot.reason}`] : []),
+      ...(engine.opens.includes(this.of(format).openedAs) ? [] : [`the engine ${engine.kind} cannot open`]),
+    ];
+    const [obstacle] = obstacles;
+    if (obstacle === undefined) return;
+    const message = `The disk is of the format ${format}, which ${obstacle}.`;
+    const details = { format, engine: engine.kind };
+    if (format !== this.#chosen.format) throw new WrennError("snapshot_incompatible", { message, details });
+    const suggestion = "Choose another format with WRENN_DISKS, or mend what the message names.";
+    throw new WrennError("disk_setup_failed", { message, suggestion, details });
   }
 
   /** At the start of a host agent: gives back everything that was attached for others than these, whose engines live. */
   async clear(attached: readonly AttachedDisk[]): Promise<void> {
     await tryAll(
-      this.#kinds.map((disks) => ({
+      Object.values(this.#kinds).map((disks) => ({
         name: `clear the disks of the format ${disks.format}`,
         run: () => {
           const kept = attached.filter(({ format }) => format === disks.format).map(({ sandboxId }) => sandboxId);

@@ -1,9 +1,9 @@
 /** Files that sandboxes write to, and the layers that they become: what is the same in every format. */
 import { constants } from "node:fs";
-import { type FileHandle, link, lstat, mkdir, open, rm } from "node:fs/promises";
+import { type FileHandle, link, lstat, open, rm } from "node:fs/promises";
 import path from "node:path";
 import { WrennError } from "@wrenn/contract";
-import { hasErrno, isMissingFile, syncDirectory } from "@wrenn/system";
+import { hasErrno, isMissingFile, makeDirectory, syncDirectory } from "@wrenn/system";
 import { passable } from "../directories.ts";
 import { enginesGid } from "../engines/users.ts";
 
@@ -31,7 +31,7 @@ export async function overlayUsedBytes(file: string): Promise<number> {
 
 /** Gives an overlay the name of a layer as well, and makes its content last. */
 export async function linkAsLayer(overlay: string, layer: string): Promise<void> {
-  await mkdir(path.dirname(layer), { recursive: true, mode: passable });
+  await makeDirectory(path.dirname(layer), passable);
   await link(overlay, layer);
   await makeLast(layer);
 }

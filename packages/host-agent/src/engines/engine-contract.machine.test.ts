@@ -7,6 +7,7 @@ import { cgroupControllers } from "./cgroups.ts";
 import type { Engine } from "./engine.ts";
 import { adoptVm, findEngineProcesses } from "./engines.ts";
 import { readKvmVerdict } from "./qemu/kvm.ts";
+import { engineUnderTest } from "./testing/engine-under-test.ts";
 import { guestAnswers, VmBench } from "./testing/vm-bench.ts";
 import { enginesGid } from "./users.ts";
 
@@ -22,7 +23,7 @@ afterAll(async () => {
   await bench.close();
 });
 
-describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) => {
+describe.each([{ choice: engineUnderTest }])("an engine ($choice)", ({ choice }) => {
   let engine: Engine;
 
   beforeAll(async () => {

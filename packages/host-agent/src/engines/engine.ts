@@ -3,7 +3,7 @@ import type { SandboxId } from "@wrenn/contract";
 import type { ProcessIdentity, SandboxLayout } from "@wrenn/system";
 import type { CgroupMembership } from "./cgroups.ts";
 
-export const engineKinds = ["qemu-kvm", "qemu-tcg"] as const;
+export const engineKinds = ["firecracker", "qemu-kvm", "qemu-tcg"] as const;
 /** The program and how it runs guest code: on the processor (`kvm`) or by software emulation (`tcg`). */
 export type EngineKind = (typeof engineKinds)[number];
 

@@ -1,19 +1,15 @@
 /** Which engine this host uses, decided once and reported with its reason; and the VMs that any engine left running. */
 import { readdir, readFile } from "node:fs/promises";
-import { WrennError } from "@wrenn/contract";
 import { identifyProcess, type Layout, type ProcessIdentity, type SandboxLayout } from "@wrenn/system";
 import type { Cgroups } from "./cgroups.ts";
 import { isContained } from "./contained.ts";
+import { chooseEngine, type EngineChoice, type Prospect } from "./choose.ts";
 import type { Engine, VirtualMachine } from "./engine.ts";
 import { type Accelerator, qmpArgument } from "./qemu/command-line.ts";
-import { detectQemu } from "./qemu/detect.ts";
+import { detectQemu, type QemuProgram } from "./qemu/detect.ts";
 import { QemuEngine } from "./qemu/engine.ts";
-import { canaryFiles, type CanaryBoot, decideKvm } from "./qemu/kvm.ts";
+import { canaryFiles, type CanaryBoot, decideKvm, type KvmVerdict } from "./qemu/kvm.ts";
 import { QemuVm } from "./qemu/vm.ts";
-
-export const engineChoices = ["auto", "kvm", "tcg"] as const;
-/** `auto` is KVM where it works, and software emulation elsewhere. */
-export type EngineChoice = (typeof engineChoices)[number];
 
 export interface EnginesConfig {
   readonly layout: Layout;
@@ -35,7 +31,7 @@ export class Engines {
 
   /**
    * The engine for new VMs. What could not be decided is tried again at the next call: QEMU may have been installed since.
-   * @throws WrennError `engine_missing`, `engine_too_old`, `boot_files_missing`, or `engine_failed` when KVM is demanded and does not work
+   * @throws WrennError `engine_missing`, `engine_too_old`, `boot_files_missing`, or `engine_unavailable` when what is demanded does not work
    */
   async current(): Promise<Engine> {
     this.#current ??= this.#choose();
@@ -48,19 +44,38 @@ export class Engines {
   }
 
   async #choose(): Promise<Engine> {
-    const { choice, layout, cgroups } = this.#config;
+    return chooseEngine(this.#config.choice, {
+      firecracker: async () => ({
+        works: false,
+        because: "This version of Wrenn has no engine for it.",
+        remedy: "Use QEMU.",
+      }),
+      kvm: () => this.#kvm(),
+      tcg: () => this.#tcg(),
+    });
+  }
+
+  async #kvm(): Promise<Prospect> {
     const program = await detectQemu(this.#config.qemu);
-    const qemu = (accelerator: Accelerator, reason: string): QemuEngine =>
-      new QemuEngine({ program, accelerator, reason, memoryLibrary: layout.memoryLibrary });
-    if (choice === "tcg") return qemu("tcg", "Software emulation was chosen by WRENN_ENGINE=tcg.");
-    const verdict = await decideKvm(layout, cgroups, { qemu: program.path, ...(await this.#config.bootFiles()) });
-    if (!verdict.usable && choice === "kvm") {
-      throw new WrennError("engine_failed", {
-        message: `WRENN_ENGINE=kvm, but KVM does not work here. ${verdict.reason}`,
-        suggestion: "Set WRENN_ENGINE=auto, or use a machine with hardware virtualisation.",
-      });
-    }
-    return qemu(verdict.usable ? "kvm" : "tcg", verdict.reason);
+    const { usable, reason } = await this.#tryKvm(program);
+    if (!usable) return { works: false, because: reason, remedy: "Use a machine with hardware virtualisation." };
+    return { works: true, because: reason, make: (why) => this.#qemu(program, "kvm", why) };
+  }
+
+  async #tcg(): Promise<Prospect> {
+    const program = await detectQemu(this.#config.qemu);
+    const because = "Guests are emulated in software, several times slower.";
+    return { works: true, because, make: (reason) => this.#qemu(program, "tcg", reason) };
+  }
+
+  async #tryKvm(program: QemuProgram): Promise<Omit<KvmVerdict, "bootId">> {
+    const { layout, cgroups, bootFiles } = this.#config;
+    return decideKvm(layout, cgroups, { qemu: program.path, ...(await bootFiles()) });
+  }
+
+  #qemu(program: QemuProgram, accelerator: Accelerator, reason: string): QemuEngine {
+    const { memoryLibrary } = this.#config.layout;
+    return new QemuEngine({ program, accelerator, reason, memoryLibrary });
   }
 }
 

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { executeAt } from "../testing/guest.ts";
 import type { Engine, GuestMemory, VirtualMachine } from "./engine.ts";
 import { adoptVm, findAllEngineProcesses, findEngineProcesses } from "./engines.ts";
+import { engineUnderTest } from "./testing/engine-under-test.ts";
 import { type FrozenVm, guestAnswers, type PreparedVm, VmBench } from "./testing/vm-bench.ts";
 import { enginesGid } from "./users.ts";
 
@@ -20,7 +21,7 @@ afterAll(async () => {
   await bench.close();
 });
 
-describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) => {
+describe.each([{ choice: engineUnderTest }])("an engine ($choice)", ({ choice }) => {
   let engine: Engine;
   /** A guest that counts, and holds a file on its disk and one in its memory. */
   let frozen: FrozenVm;

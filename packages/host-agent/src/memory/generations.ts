@@ -1,8 +1,16 @@
 /** The committed states on this machine. */
 import { createHash } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
-import { type Layout, readUntrusted, syncDirectory, syncFilesIn, writeDurably, writeJsonDurably } from "@wrenn/system";
+import {
+  type Layout,
+  makeDirectory,
+  readUntrusted,
+  syncDirectory,
+  syncFilesIn,
+  writeDurably,
+  writeJsonDurably,
+} from "@wrenn/system";
 import { passable } from "../directories.ts";
 import { assertFiles, diskBytes, GenerationDraft } from "./draft.ts";
 import { type GenerationManifest, layersOf, type MachineIdentity } from "./manifest.ts";
@@ -33,10 +41,10 @@ export class Generations {
   }
 
   static async open(layout: Layout, pager: Pick<PagerProgram, "verify">): Promise<Generations> {
-    await mkdir(layout.generations, { recursive: true, mode: 0o700 });
-    await mkdir(layout.golden, { recursive: true, mode: 0o700 });
+    await makeDirectory(layout.generations, 0o700);
+    await makeDirectory(layout.golden, 0o700);
     // Engines open the disks in here, which they are told the names of.
-    await mkdir(layout.layers, { recursive: true, mode: passable });
+    await makeDirectory(layout.layers, passable);
     await syncDirectory(layout.root);
     return new Generations(layout, pager);
   }
@@ -107,7 +115,7 @@ export class Generations {
     }
   }
 
-  /** @throws WrennError `snapshot_incompatible`, naming both machines; `snapshot_damaged` when a file is missing or changed */
+  /** @throws WrennError of `assertSameMachine`; `snapshot_damaged` when a file is missing or changed */
   async assertRestorable(manifest: GenerationManifest, machine: MachineIdentity): Promise<void> {
     assertSameMachine(manifest.machine, machine);
     const files = this.layout.generation(manifest.id);
@@ -153,7 +161,8 @@ export class Generations {
   }
 }
 
-function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
+/** @throws WrennError `snapshot_incompatible`, naming both machines */
+export function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
   const keys = ["engine", "version", "cpu", "machine"] as const;
   const different = keys.filter((key) => frozen[key] !== present[key]);
   if (different.length === 0) return;

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { stat, utimes, writeFile } from "node:fs/promises";
 import { createLog } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -53,6 +54,15 @@ describe("golden snapshots", () => {
       { ...shape(512), diskFormat: "dm-snapshot" },
     ];
     for (const other of others) expect(await golden.find(other)).toBeNull();
+  });
+
+  it("of qcow2 are found under the name they had when there was nothing else", async () => {
+    const { diskFormat, ...older } = shape(512);
+    expect(diskFormat).toBe("qcow2");
+    const name = createHash("sha256").update(JSON.stringify(older)).digest("hex");
+    const { id } = await states.publish(null, mebibyte);
+    await writeFile(states.layout.goldenRecord(name), JSON.stringify({ version: 1, shape: older, generation: id }));
+    expect(await new GoldenRecords(states.layout, mebibyte).find(shape(512))).toMatchObject({ generation: id });
   });
 
   it("go, least recently used first, until what only they need fits into the budget", async () => {

@@ -176,6 +176,7 @@ class Ascent {
       slot: this.#slot().index,
       process: this.#vm().identity,
       machine,
+      engineReason: this.#engine.reason,
       memory: this.#openedMemory().source,
       disk,
       lastPause,

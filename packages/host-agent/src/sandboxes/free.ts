@@ -25,13 +25,13 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
   await tryAll([
     { name: "end the engine", run: () => endEngine(holdings) },
     { name: "end the pager", run: () => endPager(holdings) },
+    { name: "detach the disk", run: () => detachDisk(id, holdings) },
     { name: "give back the memory", run: async () => releaseMemory(holdings) },
     {
       name: "free what they used",
       run: () =>
         tryAllAtOnce([
           { name: "remove the cgroup", run: () => context.cgroups.remove(id) },
-          { name: "detach the disk", run: () => detachDisk(id, holdings) },
           { name: "release the slot", run: () => releaseSlot(context, holdings) },
           { name: "remove what only the VM needed", run: () => removeRuntimeFiles(holdings.files) },
         ]),
@@ -78,7 +78,8 @@ export function releaseMemory(holdings: Holdings): void {
 }
 
 export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdings: Holdings): Promise<void> {
-  if (holdings.slot === null) return;
+  // The slot's user could use a disk that could not be detached; nobody else may become that user.
+  if (holdings.slot === null || holdings.disks !== null) return;
   await context.slots.release(holdings.slot);
   holdings.slot = null;
 }

@@ -94,6 +94,8 @@ export const journalSchema = z.discriminatedUnion("state", [
     process: processIdentitySchema,
     /** What the VM was started as; the host's engine may have been replaced since. */
     machine: machineIdentitySchema,
+    /** Why it was that engine. */
+    engineReason: z.string().optional(),
     memory: memorySchema,
     disk: diskSchema,
   }),

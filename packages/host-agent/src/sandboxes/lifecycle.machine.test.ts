@@ -10,7 +10,7 @@ import { exchange, execute, openTunnel, readAll, refusal } from "../testing/gues
 import { engineOf, TestHostAgent } from "../testing/host-agent-process.ts";
 
 const { SandboxState } = hostAgentProto;
-const nothing = { engines: [], directories: [], cgroups: [] };
+const nothing = { engines: [], directories: [], cgroups: [], blockDevices: [] };
 
 let agent: TestHostAgent;
 

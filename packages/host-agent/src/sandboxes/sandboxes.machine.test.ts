@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import { deferred } from "../deferred.ts";
 import { prepareDirectories } from "../directories.ts";
 import { findBootFiles } from "../disks/boot-files.ts";
+import { chooseDisks } from "../disks/choice.ts";
 import { HostDisks } from "../disks/host-disks.ts";
 import { Cgroups } from "../engines/cgroups.ts";
 import type { Engine, VmEnd } from "../engines/engine.ts";
@@ -75,7 +76,7 @@ it("a VM that ends while its creation is written down is dead, and frees everyth
   const engine = await new Engines({ layout, cgroups, choice: "tcg", qemu: undefined, bootFiles }).current();
   const engines = { current: () => Promise.resolve(endingAtCommit(engine)) };
   const admission = new Admission(layout);
-  const disks = await HostDisks.open(layout);
+  const disks = new HostDisks(layout, await chooseDisks("qcow2"));
   const context: SandboxContext = {
     layout,
     engines,

@@ -29,6 +29,7 @@ import {
   writeJsonDurably,
 } from "@wrenn/system";
 import { findAllEngineProcesses } from "../engines/engines.ts";
+import { blockDevicesOf } from "./block-devices.ts";
 import { defaultSlotCidr, instanceTag } from "../network/slot-pool.ts";
 
 const mainProgram = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
@@ -173,6 +174,7 @@ export class TestHostAgent {
       engines: engines.map(({ pid }) => pid),
       directories: await readdir(this.layout.sandboxes),
       cgroups: await cgroupsOf(tag),
+      blockDevices: await blockDevicesOf(this.layout),
       namespaces: namespaces.split("\n").filter((line) => line.startsWith(`wrenn-${tag}-`)).length,
     };
   }
@@ -182,6 +184,7 @@ export interface Traces {
   readonly engines: number[];
   readonly directories: string[];
   readonly cgroups: string[];
+  readonly blockDevices: string[];
   readonly namespaces: number;
 }
 

@@ -1,7 +1,7 @@
 /** Disks as qcow2 files, each laid over another by its header. QEMU opens the whole chain itself, and nothing else of the host is needed. */
-import { type FileHandle, mkdir, open } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { type DiskFormat, deadlines, type LayerId, type SandboxId, WrennError } from "@wrenn/contract";
-import { fileIdentity, type Layout, openFileIdentities, type ProcessIdentity, run } from "@wrenn/system";
+import { fileIdentity, type Layout, makeDirectory, openFileIdentities, type ProcessIdentity, run } from "@wrenn/system";
 import { passable } from "../../directories.ts";
 import type { VirtualMachine, VmDisk } from "../../engines/engine.ts";
 import { diskToolUid, enginesGid } from "../../engines/users.ts";
@@ -69,7 +69,7 @@ export class Qcow2Disks implements Disks {
     const { rootfs } = chain;
     await this.#assertChain(chain);
     const file = this.#file(target);
-    await mkdir(this.#layout.layer(target).directory, { recursive: true, mode: passable });
+    await makeDirectory(this.#layout.layer(target).directory, passable);
     await removeOverlay(file);
     await writeEmpty(file, this.#backing(chain), sizeMib, diskToolUid);
     // Only what differs from the root filesystem is written. (`convert -B` would leave out what the layers between hold.)

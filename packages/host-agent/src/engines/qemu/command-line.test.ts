@@ -38,7 +38,7 @@ it("loads neither kernel nor initramfs into a guest that was frozen", () => {
 it("names all that a frozen guest depends on, and nothing that differs from one VM to the next", () => {
   const line = machineLine(machine);
   expect(line).toBe(
-    "-M microvm,memory-backend=mem,mem-merge=off -object memory-backend-ram,id=mem,size=512M -cpu max -smp 2 -m 512M " +
+    "-M microvm,memory-backend=mem,mem-merge=off,rtc=on -object memory-backend-ram,id=mem,size=512M -cpu max -smp 2 -m 512M " +
       "-serial chardev:console -device virtio-blk-device,drive=disk0 -device virtio-net-device,netdev=net0,mac=06:00:a9:fe:00:15",
   );
   const args = qemuArguments(machine);

@@ -72,8 +72,10 @@ export function machineLine(size: Pick<QemuMachine, "accelerator" | "vcpus" | "m
 function boardArguments(machine: Pick<QemuMachine, "accelerator" | "vcpus" | "memoryMib">): string[] {
   const memory = "mem";
   return [
+    // With KVM, QEMU leaves the clock out unless told otherwise, and a guest spends half of its boot on looking for one: in a nested KVM
+    // its kernel was up after 3.5 s with, 22 s without it.
     // pit, pic and acpi stay at their defaults: without pit and pic an emulated guest never finishes its timer set-up.
-    ["-M", `microvm,memory-backend=${memory},mem-merge=off`],
+    ["-M", `microvm,memory-backend=${memory},mem-merge=off,rtc=on`],
     // Anonymous memory of exactly the guest's size, which the preloaded library replaces by what the guest is to have.
     ["-object", `memory-backend-ram,id=${memory},size=${machine.memoryMib}M`],
     ["-cpu", machine.accelerator === "kvm" ? "host" : "max"],

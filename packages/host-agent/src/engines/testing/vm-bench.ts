@@ -16,13 +16,16 @@ import {
 import { pino } from "pino";
 import { findBootFiles, findTemplate, type TemplateFiles } from "../../disks/boot-files.ts";
 import type { DiskChain, Disks, SandboxDisk } from "../../disks/disks.ts";
+import { chooseDisks } from "../../disks/choice.ts";
 import { HostDisks } from "../../disks/host-disks.ts";
+import { disksUnderTest } from "../../disks/testing/disks-under-test.ts";
 import { type Slot, SlotPool } from "../../network/slot-pool.ts";
 import { PagerProgram } from "../../memory/pager.ts";
 import { makeBlankMemory } from "../blank-memory.ts";
 import { Cgroups } from "../cgroups.ts";
 import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
-import { type EngineChoice, Engines } from "../engines.ts";
+import type { EngineChoice } from "../choose.ts";
+import { Engines } from "../engines.ts";
 
 /** The least that boots quickly; what the tests hold in a guest's memory is small. */
 const memoryMib = 256;
@@ -75,7 +78,7 @@ export class VmBench {
     for (const directory of [layout.sandboxes, layout.layers]) await mkdir(directory, { mode: 0o711 });
     await mkdir(layout.run);
     for (const borrowed of ["boot", "bin", "images"] as const) await symlink(installed[borrowed], layout[borrowed]);
-    const disks = (await HostDisks.open(layout)).current;
+    const disks = new HostDisks(layout, await chooseDisks(disksUnderTest)).current;
     const cgroups = await Cgroups.open(tag, pino({ level: "silent" }));
     const slots = await SlotPool.open({ cidr, instance: tag, poolSize: 0 }, []);
     const template = await findTemplate(layout, platformTeamId, minimalTemplateId);
