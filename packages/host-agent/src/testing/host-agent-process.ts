@@ -36,7 +36,8 @@ import { defaultSlotCidr, instanceTag } from "../network/slot-pool.ts";
 
 const mainProgram = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
-const startTimeoutMs = 60_000;
+/** A machine that is itself emulated takes minutes for what takes others a second. */
+const startTimeoutMs = 240_000;
 
 export interface PrepareOptions {
   /** What there is to boot: this machine's files unless said otherwise. */
