@@ -79,8 +79,8 @@ export class FirecrackerVm implements VirtualMachine {
    */
   async awaitBooting(signal: AbortSignal): Promise<void> {
     const look = async (): Promise<true | null> =>
-      (await this.#api.instance(deadlines.engineGreeting)).state === "Running" ? true : null;
-    const running = await pollUntil(look, { timeoutMs: deadlines.engineGreeting, intervalMs: 5, signal });
+      (await this.#api.instance(deadlines.engineLoad)).state === "Running" ? true : null;
+    const running = await pollUntil(look, { timeoutMs: deadlines.engineLoad, intervalMs: 5, signal });
     if (running === null) throw new WrennError("engine_failed", { message: "Firecracker does not start its guest." });
   }
 
