@@ -4,7 +4,6 @@ import path from "node:path";
 import { newId } from "@wrenn/contract";
 import { fileIdentity, isAlive, run, wrennLayout } from "@wrenn/system";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { disksUnderTest } from "../disks/testing/disks-under-test.ts";
 import { executeAt } from "../testing/guest.ts";
 import type { Engine, GuestMemory, VirtualMachine } from "./engine.ts";
 import { adoptVm, findAllEngineProcesses, findEngineProcesses } from "./engines.ts";
@@ -155,7 +154,7 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
       expect((await readFile(files.deviceState)).length).toBeGreaterThan(1_000);
     });
 
-    it.skipIf(isFirecracker)(
+    it.skipIf(disks !== "qcow2")(
       "refuses to switch disks when its own has been put elsewhere, or the guest runs",
       async () => {
         const { vm, slot, files, ownDisk } = await restore();
@@ -242,7 +241,7 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
       await expect(descriptorsInUse()).resolves.toBe(open);
     });
 
-    it.skipIf(isFirecracker)(
+    it.skipIf(disks !== "qcow2")(
       "runs no guest in memory that is not its own, should the library not be loaded",
       async () => {
         const prepared = await bench.prepare(frozen.disk);
