@@ -3,7 +3,7 @@ import type { CgroupMembership } from "./cgroups.ts";
 
 export interface Confinement {
   readonly uid: number;
-  /** Supplementary groups: who may read templates, who may use /dev/kvm. */
+  /** Supplementary groups: who may read templates, who may use /dev/kvm; these may be the same. */
   readonly groups: readonly number[];
   /** The network namespace to enter, or null to stay without any network. */
   readonly networkNamespace: string | null;
@@ -49,7 +49,7 @@ export function confinedCommand(
   const args = [
     networkNamespace === null ? ["unshare", "--net", "--"] : ["nsenter", `--net=${networkNamespace}`, "--"],
     ["unshare", "--mount", "--propagation", "private", "--ipc", "--uts", "--"],
-    ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--groups", groups.join(",")],
+    ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--groups", [...new Set(groups)].join(",")],
     ["--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"],
     command,
   ];
