@@ -4,7 +4,6 @@ import path from "node:path";
 import { newId } from "@wrenn/contract";
 import { fileIdentity, isAlive, run, wrennLayout } from "@wrenn/system";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { disksUnderTest } from "../disks/testing/disks-under-test.ts";
 import { executeAt } from "../testing/guest.ts";
 import type { Engine, GuestMemory, VirtualMachine } from "./engine.ts";
 import { adoptVm, findAllEngineProcesses, findEngineProcesses } from "./engines.ts";
