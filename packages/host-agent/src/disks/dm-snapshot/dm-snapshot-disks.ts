@@ -6,7 +6,7 @@ import { constants } from "node:fs";
 import { mkdir, open, realpath } from "node:fs/promises";
 import path from "node:path";
 import { type DiskFormat, type LayerId, type SandboxId, WrennError } from "@wrenn/contract";
-import { isMissingFile, type Layout, tryAll } from "@wrenn/system";
+import { fileIdentity, isMissingFile, type Layout, tryAll } from "@wrenn/system";
 import { passable } from "../../directories.ts";
 import type { VirtualMachine, VmDisk } from "../../engines/engine.ts";
 import type { DiskChain, Disks, FlattenOptions, SandboxDisk } from "../disks.ts";
@@ -167,6 +167,10 @@ export class DmSnapshotDisks implements Disks {
     await makeLast(file);
   }
 
+  async hasFailed(overlay: string): Promise<boolean> {
+    return (await fileIdentity(overlay)) !== null && (await withRegularFile(overlay, readState)) === "failed";
+  }
+
   async clear(attached: readonly SandboxId[]): Promise<void> {
     const kept = new Set(attached.map((id) => this.#names.sandbox(id)));
     const names = (await Promise.all((await blockDevices("dm-")).map(mappedName))).filter((name) => name !== null);
@@ -243,8 +247,7 @@ async function writeBack(device: string): Promise<void> {
 
 /** @throws WrennError `disk_failed` when the kernel has given the disk up */
 async function assertWritten(overlay: string): Promise<void> {
-  const state = await withRegularFile(overlay, readState);
-  if (state === "failed") throw new WrennError("disk_failed");
+  if ((await withRegularFile(overlay, readState)) === "failed") throw new WrennError("disk_failed");
 }
 
 /** With the files of sealed layers, in their order. */

@@ -93,7 +93,7 @@ export class DiskStand {
   async devices(): Promise<string[]> {
     const names = await Promise.all((await blockDevices("dm-")).map(mappedName));
     const own = names.filter((name) => name !== null && (this.#names.isSandbox(name) || this.#names.isShared(name)));
-    const loops = (await loopDevices()).filter(({ file }) => file.startsWith(this.layout.root));
+    const loops = (await loopDevices()).filter(({ file }) => file.startsWith(`${this.layout.root}/`));
     return [...own, ...loops.map(({ file }) => file)].map(String);
   }
 
