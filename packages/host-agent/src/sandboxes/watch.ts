@@ -9,15 +9,18 @@ import type { Holdings } from "./context.ts";
 /** How often a pager is looked at: a guest whose page nobody brings stands still until this is noticed. And a disk. */
 const lookIntervalMs = 1_000;
 
+type WatchedVm = Pick<VirtualMachine, "ended" | "consoleTail">;
+type Watched = Pick<Holdings, "pager" | "files" | "disks"> & { readonly vm: WatchedVm | null };
+
 /** Resolves when the VM has ended. Never rejects, and never resolves when the VM is let go of or ended on purpose. */
-export async function watchVm(holdings: Holdings): Promise<VmEnd> {
+export async function watchVm(holdings: Watched): Promise<VmEnd> {
   const { vm } = holdings;
   if (vm === null) return new Promise(() => undefined);
   return Promise.race([diskFailure(holdings, vm), endOf(holdings, vm)]);
 }
 
 /** Never resolves when the VM ends otherwise. */
-async function diskFailure(holdings: Holdings, vm: VirtualMachine): Promise<VmEnd> {
+async function diskFailure(holdings: Watched, vm: WatchedVm): Promise<VmEnd> {
   const { disks, files } = holdings;
   if (disks?.hasFailed !== undefined) {
     while (holdings.vm === vm) {
@@ -32,7 +35,7 @@ async function diskFailure(holdings: Holdings, vm: VirtualMachine): Promise<VmEn
   return new Promise(() => undefined);
 }
 
-async function endOf(holdings: Holdings, vm: VirtualMachine): Promise<VmEnd> {
+async function endOf(holdings: Watched, vm: WatchedVm): Promise<VmEnd> {
   const { pager, files } = holdings;
   if (pager === null) return vm.ended;
   const served = pagerOf(pager, files);
