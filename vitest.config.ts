@@ -16,7 +16,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["{packages/*,images,bench,tests}/src/**/*.test.ts"],
+          include: ["{packages/*,images,bench,lab,tests}/src/**/*.test.ts"],
           exclude: [...exclude, "**/*.machine.test.ts", "**/*.lab.test.ts", "**/*.e2e.test.ts"],
         },
       },
@@ -37,8 +37,11 @@ export default defineConfig({
           include: [
             "packages/*/dist/**/*.lab.test.js",
             "packages/host-agent/dist/engines/{engine,freeze}-contract.machine.test.js",
+            "packages/host-agent/dist/sandboxes/combinations.machine.test.js",
+            "packages/host-agent/dist/disks/dm-snapshot/*.machine.test.js",
           ],
           exclude: ["**/node_modules/**"],
+          globalSetup: "packages/host-agent/dist/engines/testing/try-kvm.js",
           server: { deps: { external: [/\/dist\//] } },
           fileParallelism: false,
           expect: patient,

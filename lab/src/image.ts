@@ -62,7 +62,7 @@ export const fileSystemArguments = ["-q", "-t", "ext4", "-b", "4096", "-m", "0",
 const rootSize = "8G";
 
 /** Days after which an image that nobody has used is removed. */
-const keptDays = 7;
+const keptDays = 2;
 
 /** The step of set-up that makes the image. */
 export function labImageStep(layout: Layout): SetupStep {

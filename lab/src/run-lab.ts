@@ -11,7 +11,7 @@ import { findLabImage, labImageStep } from "./image.ts";
 import { type GuestMount, type Outcome, runInVm } from "./lab-vm.ts";
 import type { LabOptions } from "./options.ts";
 import { labDirectory, type LabImage } from "./paths.ts";
-import { hiddenFolders, type Inset, shareKept, shareOnce } from "./shares.ts";
+import { folderWithout, type Inset, leftOut, shareKept, shareOnce } from "./shares.ts";
 
 /** Where the VM has what set-up installed on the host. */
 const installed = "/installed";
@@ -90,12 +90,12 @@ async function openDisks(
     { serial: "root", file: await open(image.root, "r"), shared: true },
     {
       serial: "project",
-      file: await shareOnce(layout, { folder: repositoryRoot, insets: await hiddenFolders(repositoryRoot) }, signal),
+      file: await shareOnce(layout, await folderWithout(repositoryRoot, leftOut.project), signal),
       shared: false,
     },
     {
       serial: "packages",
-      file: await shareKept(layout, "packages", { folder: packages, insets: [] }, signal),
+      file: await shareKept(layout, "packages", await folderWithout(packages, leftOut.packages), signal),
       shared: true,
     },
     {

@@ -22,8 +22,11 @@ export interface Inset {
   readonly at: string;
 }
 
-/** What is left out of the project: packages have a disk of their own; nobody needs the rest. */
-const leftOut = ["node_modules", "native/target", ".git"];
+/** What is left out: packages have a disk of their own; what tools note down beside packages would make it another at each run. */
+export const leftOut = {
+  project: ["node_modules", "native/target", ".git"],
+  packages: [".vite", ".vite-temp", ".wrenn"],
+} as const;
 
 /** Apparent size of an image: room for what a command writes there. */
 const size = "12G";
@@ -46,17 +49,17 @@ done
 exec "$@"
 `;
 
-/** What hides the folders of the project that are not for the VM. */
-export async function hiddenFolders(root: string): Promise<Inset[]> {
+/** What a folder shows without these folders, as far as it has them. */
+export async function folderWithout(folder: string, names: readonly string[]): Promise<Content> {
   const insets: Inset[] = [];
-  for (const at of leftOut) {
-    const found = await stat(path.join(root, at)).catch((error: unknown) => {
+  for (const at of names) {
+    const found = await stat(path.join(folder, at)).catch((error: unknown) => {
       if (isMissingFile(error)) return null;
       throw error;
     });
     if (found?.isDirectory() === true) insets.push({ from: null, at });
   }
-  return insets;
+  return { folder, insets };
 }
 
 /** An image for one run, which nothing but its descriptor leads to. */
@@ -71,9 +74,7 @@ export async function shareKept(
   content: Content,
   signal: AbortSignal,
 ): Promise<FileHandle> {
-  const places = content.insets.flatMap(({ from }) => from ?? []);
-  if (content.folder !== null) places.push(content.folder);
-  const name = contentName([content, await listing(places, signal)]);
+  const name = contentName([content, await listing(content, signal)]);
   const file = path.join(labDirectory(layout), `${disk}-${name}.ext4`);
   const there = await openIfThere(file);
   if (there !== null) return there;
@@ -115,8 +116,13 @@ async function makeImage(scratch: string, { folder, insets }: Content, signal: A
   return image;
 }
 
-/** Names, kinds, permissions, owners, sizes and times of everything there. */
-async function listing(places: readonly string[], signal: AbortSignal): Promise<string[]> {
-  const { stdout } = await run("find", [...places, "-printf", "%p %y %m %U %s %T@ %l\\n"], { signal });
+/** Names, kinds, permissions, owners, sizes and times of everything that the image shows. */
+async function listing({ folder, insets }: Content, signal: AbortSignal): Promise<string[]> {
+  const places = insets.flatMap(({ from }) => from ?? []);
+  if (folder !== null) places.push(folder);
+  const hidden = insets.flatMap(({ from, at }) =>
+    from === null ? ["-path", path.join(folder ?? "", at), "-prune", "-o"] : [],
+  );
+  const { stdout } = await run("find", [...places, ...hidden, "-printf", "%p %y %m %U %s %T@ %l\\n"], { signal });
   return stdout.split("\n").toSorted();
 }

@@ -5,7 +5,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { deviceMapperObstacle, DiskStand } from "@wrenn/host-agent/testing";
+import { detectDmSnapshot, DiskStand } from "@wrenn/host-agent/testing";
 import { run } from "@wrenn/system";
 import { type Measurement, progressLine } from "../report.ts";
 
@@ -24,11 +24,9 @@ for n in $(seq ${disksARound}); do
 done`;
 
 export async function measureDiskAttach(runs: number): Promise<Measurement[]> {
-  const obstacle = await deviceMapperObstacle();
-  if (obstacle !== null) {
-    console.error(
-      `disk-attach is not measured here: ${obstacle}. \`npm run lab -- npm run bench -- disk-attach\` can.`,
-    );
+  const { usable, reason } = await detectDmSnapshot();
+  if (!usable) {
+    console.error(`disk-attach is not measured here: ${reason}. In the lab it can be (docs/lab.md).`);
     return [];
   }
   const ours: number[] = [];

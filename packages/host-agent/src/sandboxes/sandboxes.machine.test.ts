@@ -12,6 +12,7 @@ import { HostDisks } from "../disks/host-disks.ts";
 import { Cgroups } from "../engines/cgroups.ts";
 import type { Engine, VmEnd } from "../engines/engine.ts";
 import { Engines, findAllEngineProcesses } from "../engines/engines.ts";
+import { engineUnderTest } from "../engines/testing/engine-under-test.ts";
 import { SlotPool } from "../network/slot-pool.ts";
 import { runPlainly } from "../run-step.ts";
 import { testToken, TestHostAgent } from "../testing/host-agent-process.ts";
@@ -73,10 +74,17 @@ function endingAtCommit(engine: Engine): Engine {
 it("a VM that ends while its creation is written down is dead, and frees everything", async () => {
   const { layout } = agent;
   const bootFiles = () => findBootFiles(layout);
-  const engine = await new Engines({ layout, cgroups, choice: "tcg", qemu: undefined, bootFiles }).current();
+  const disks = new HostDisks(layout, await chooseDisks("qcow2"));
+  const engine = await new Engines({
+    layout,
+    cgroups,
+    choice: engineUnderTest,
+    programs: {},
+    disks,
+    bootFiles,
+  }).current();
   const engines = { current: () => Promise.resolve(endingAtCommit(engine)) };
   const admission = new Admission(layout);
-  const disks = new HostDisks(layout, await chooseDisks("qcow2"));
   const context: SandboxContext = {
     layout,
     engines,

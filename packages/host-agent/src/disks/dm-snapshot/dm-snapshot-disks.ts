@@ -99,8 +99,12 @@ export class DmSnapshotDisks implements Disks {
   }
 
   async keepAsLayer({ sandboxId, file }: Pick<SandboxDisk, "sandboxId" | "file">, layer: LayerId): Promise<void> {
-    await writeBack(devicePath(this.#names.sandbox(sandboxId)));
-    await assertWritten(file);
+    try {
+      await writeBack(devicePath(this.#names.sandbox(sandboxId)));
+    } finally {
+      // That it has failed says more than the error by which it did.
+      await assertWritten(file);
+    }
     await linkAsLayer(file, this.#file(layer));
   }
 

@@ -3,15 +3,16 @@ import { newId } from "@wrenn/contract";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { chosen } from "../../testing/interruption.ts";
 import type { DiskChain } from "../disks.ts";
+import { detectDmSnapshot } from "./detect.ts";
 import { DmSnapshotDisks } from "./dm-snapshot-disks.ts";
-import { deviceMapperObstacle, DiskStand, missingFrom, noise, writeTo } from "./testing/disk-stand.ts";
+import { DiskStand, missingFrom, noise, writeTo } from "./testing/disk-stand.ts";
 import { killedAt, type KillPoint, type Moment } from "./testing/killed-call.ts";
 import type { OneCall } from "./testing/one-call.ts";
 
-const obstacle = await deviceMapperObstacle();
+const { usable, reason } = await detectDmSnapshot();
 const moments: readonly Moment[] = ["instead", "after", "while"];
 
-describe.skipIf(obstacle !== null)(`killed at a step${obstacle === null ? "" : ` (${obstacle})`}`, () => {
+describe.skipIf(!usable)(`killed at a step${usable ? "" : ` (${reason})`}`, () => {
   let stand: DiskStand;
   let chain: DiskChain;
   const frozen = noise(5);

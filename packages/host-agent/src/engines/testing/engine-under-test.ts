@@ -1,5 +1,8 @@
 /** Which engine tests run VMs with: the emulated one, which works everywhere, unless `WRENN_ENGINE` names another. */
-import { z } from "zod";
-import { engineChoices } from "../choose.ts";
+const named = process.env["WRENN_ENGINE"];
 
-export const engineUnderTest = z.enum(engineChoices).default("tcg").parse(process.env["WRENN_ENGINE"]);
+export const engineUnderTest = named === "kvm" || named === "firecracker" ? named : "tcg";
+
+/** As host agents and frozen states name it. */
+export const engineKindUnderTest =
+  engineUnderTest === "firecracker" ? "firecracker" : (`qemu-${engineUnderTest}` as const);
