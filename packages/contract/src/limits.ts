@@ -125,6 +125,8 @@ export const deadlines = {
   engineQuit: 5_000,
   /** An engine that stops a guest writes what that has given to its disk, as far as the host has not yet: some GB at 100 MB/s. */
   engineFreeze: 60_000,
+  /** An engine that takes up a frozen state reads that of its devices; over a pager, a busy host brings some pages of memory, too. */
+  engineLoad: 30_000,
   /** A guest that was running when the host agent came back; a busy emulated one takes seconds. */
   guestAdoption: 20_000,
   /**

@@ -12,7 +12,7 @@ it("needs nothing to be set", () => {
     warmStart: true,
     goldenBytes: 10_737_418_240,
     memoryOvercommit: 1,
-    qemu: undefined,
+    programs: { qemu: undefined, firecracker: undefined, jailer: undefined },
     dns: ["1.1.1.1", "8.8.8.8"],
     logLevel: "info",
   });

@@ -22,6 +22,8 @@ const environmentSchema = z.object({
   WRENN_GOLDEN_BYTES: z.coerce.number().int().min(0).default(generationLimits.goldenBytes),
   WRENN_MEMORY_OVERCOMMIT: z.coerce.number().min(1).max(100).default(1),
   WRENN_QEMU_BIN: z.string().min(1).optional(),
+  WRENN_FIRECRACKER_BIN: z.string().min(1).optional(),
+  WRENN_JAILER_BIN: z.string().min(1).optional(),
   WRENN_DNS: z
     .string()
     .default(publicResolvers)
@@ -49,7 +51,8 @@ export interface HostAgentConfig {
   readonly goldenBytes: number;
   /** How many times its memory this host promises to sandboxes. */
   readonly memoryOvercommit: number;
-  readonly qemu: string | undefined;
+  /** Paths of engines' programs; undefined for those on PATH. */
+  readonly programs: Readonly<Record<"qemu" | "firecracker" | "jailer", string | undefined>>;
   readonly dns: readonly string[];
   readonly logLevel: LogLevel;
 }
@@ -72,7 +75,11 @@ export function configFromEnvironment(environment: NodeJS.ProcessEnv): HostAgent
     warmStart: env.WRENN_WARM_START === "on",
     goldenBytes: env.WRENN_GOLDEN_BYTES,
     memoryOvercommit: env.WRENN_MEMORY_OVERCOMMIT,
-    qemu: env.WRENN_QEMU_BIN,
+    programs: {
+      qemu: env.WRENN_QEMU_BIN,
+      firecracker: env.WRENN_FIRECRACKER_BIN,
+      jailer: env.WRENN_JAILER_BIN,
+    },
     dns: env.WRENN_DNS,
     logLevel: env.WRENN_LOG_LEVEL,
   };

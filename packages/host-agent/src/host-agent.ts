@@ -63,7 +63,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
     layout,
     cgroups,
     choice: config.engine,
-    qemu: config.qemu,
+    programs: config.programs,
+    disks,
     bootFiles: () => findBootFiles(layout),
   });
   const suspectGarbage = (): void => {

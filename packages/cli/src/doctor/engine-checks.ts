@@ -1,91 +1,67 @@
 /** What runs the VMs: the engines that there are, KVM, and which engine that comes to. */
 import { access, constants } from "node:fs/promises";
-import { asWrennError, WrennError } from "@wrenn/contract";
-import { detectQemu, type KvmVerdict, readKvmVerdict } from "@wrenn/host-agent";
-import { isMissingFile, type Layout, run, runUnchecked } from "@wrenn/system";
+import {
+  detectFirecracker,
+  detectQemu,
+  type FirecrackerPaths,
+  type FirecrackerProgram,
+  type KvmVerdict,
+  readKvmVerdict,
+} from "@wrenn/host-agent";
+import { asWrennError } from "@wrenn/contract";
+import { isMissingFile, type Layout, run } from "@wrenn/system";
 import { HostAgentClient } from "../server/host-agent-client.ts";
 import { type Examination, failed, ok, type Outcome } from "./check.ts";
-import { findFirecracker, missing, type Needs } from "./needs.ts";
+import { missing, type Needs } from "./needs.ts";
 
 export const engineExaminations: readonly Examination[] = [
-  { name: "qemu", look: async (_layout, needs) => judgeQemu(await lookAtQemu(), needs) },
   {
-    name: "qemu-img",
-    look: async (_layout, needs) => {
-      const found = await run("qemu-img", ["--version"]).catch((error: unknown) => asWrennError(error));
-      if (!(found instanceof WrennError)) return ok(found.stdout.split("\n")[0] ?? "");
-      const why = "It makes disks in QEMU's format.";
-      const remedy = "apt-get install qemu-utils";
-      return missing(needs.qemu, { finding: found.message, why, remedy, unneeded: "WRENN_ENGINE=firecracker" });
+    name: "qemu",
+    look: async () => {
+      const { path, version } = await detectQemu(process.env["WRENN_QEMU_BIN"]);
+      return ok(`${version} (${path})`);
     },
   },
-  { name: "firecracker", look: async (_layout, needs) => judgeFirecracker(await lookAtFirecracker(), needs) },
+  {
+    name: "qemu-img",
+    look: async () => ok((await run("qemu-img", ["--version"])).stdout.split("\n")[0] ?? ""),
+  },
+  {
+    name: "firecracker",
+    look: async (_layout, needs) => judgeFirecracker(await lookAtFirecracker(needs.programs), needs),
+  },
   { name: "kvm", look: async (layout, needs) => judgeKvm(await lookAtKvm(layout), needs) },
   { name: "engine", look: async (layout) => judgeEngine(await askHostAgent(layout)) },
 ];
 
-export type Found =
-  | { readonly version: string; readonly path: string }
-  | { readonly problem: string; readonly remedy: string };
+/** What was found of Firecracker and its jailer. */
+export type FirecrackerFacts =
+  | Pick<FirecrackerProgram, "path" | "jailer" | "version">
+  | { problem: string; remedy: string };
 
-async function lookAtQemu(): Promise<Found> {
+async function lookAtFirecracker(named: FirecrackerPaths): Promise<FirecrackerFacts> {
+  const { firecracker, jailer } = named;
+  const remedy =
+    "Install firecracker and jailer of one release on PATH, or name them: WRENN_FIRECRACKER_BIN, WRENN_JAILER_BIN";
+  if (firecracker === null) return { problem: "there is no firecracker", remedy };
+  if (jailer === null) return { problem: `there is ${firecracker}, but no jailer`, remedy };
   try {
-    return await detectQemu(process.env["WRENN_QEMU_BIN"]);
+    return await detectFirecracker({ firecracker, jailer });
   } catch (error) {
     const { message, suggestion } = asWrennError(error);
     return { problem: message, remedy: suggestion };
   }
 }
 
-export function judgeQemu(found: Found, needs: Needs): Outcome {
-  if ("version" in found) return ok(`${found.version} (${found.path})`);
-  const why = "It runs the sandboxes.";
-  return missing(needs.qemu, {
-    finding: found.problem,
-    why,
-    remedy: found.remedy,
-    unneeded: "WRENN_ENGINE=firecracker",
-  });
-}
-
-/** What each of the two programs says that it is; null where there is none. */
-export interface FirecrackerFacts {
-  readonly firecracker: { readonly path: string; readonly version: string | null } | null;
-  readonly jailer: { readonly path: string; readonly version: string | null } | null;
-}
-
-async function lookAtFirecracker(): Promise<FirecrackerFacts> {
-  const { firecracker, jailer } = await findFirecracker(process.env);
-  const look = async (name: string, path: string | null): Promise<FirecrackerFacts["jailer"]> => {
-    if (path === null) return null;
-    const { stdout } = await runUnchecked(path, ["--version"]).catch(() => ({ stdout: "" }));
-    return { path, version: new RegExp(`^${name} v(\\S+)`).exec(stdout)?.[1] ?? null };
-  };
-  return { firecracker: await look("Firecracker", firecracker), jailer: await look("Jailer", jailer) };
-}
-
-export function judgeFirecracker({ firecracker, jailer }: FirecrackerFacts, needs: Needs): Outcome {
-  const problem = (finding: string): Outcome =>
-    missing(needs.firecracker, {
-      finding,
-      why: "It is the smallest and the most confined of the engines.",
-      remedy:
-        "Install firecracker and jailer of one release on PATH, or name them: WRENN_FIRECRACKER_BIN=/path WRENN_JAILER_BIN=/path",
-      unneeded: needs.withoutFirecracker,
-    });
-  if (firecracker === null) return problem("there is no firecracker");
-  if (jailer === null) return problem(`there is ${firecracker.path}, but no jailer`);
-  for (const [name, { path, version }] of Object.entries({ Firecracker: firecracker, Jailer: jailer })) {
-    if (version === null) return problem(`${path} does not say that it is ${name}`);
+export function judgeFirecracker(facts: FirecrackerFacts, needs: Needs): Outcome {
+  const unneeded = needs.withoutFirecracker;
+  if ("problem" in facts) {
+    const why = "It is the smallest and the most confined of the engines.";
+    return missing(needs.firecracker, { finding: facts.problem, why, remedy: facts.remedy, unneeded });
   }
-  if (firecracker.version !== jailer.version) {
-    return problem(
-      `firecracker ${String(firecracker.version)} and jailer ${String(jailer.version)} are not of one release`,
-    );
-  }
-  const found = `${String(firecracker.version)} (${firecracker.path}, ${jailer.path})`;
+  const found = `${facts.version} (${facts.path}, ${facts.jailer})`;
   return needs.firecracker === "unneeded"
-    ? { status: "unneeded", finding: `${found}; not used (${needs.withoutFirecracker})` }
+    ? { status: "unneeded", finding: `${found}; not used (${unneeded})` }
     : ok(found);
 }
 

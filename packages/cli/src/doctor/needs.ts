@@ -1,13 +1,14 @@
 /** What the environment asks this machine to run sandboxes with: how much a missing part matters depends on it. */
-import { findProgram } from "@wrenn/system";
+import type { FirecrackerPaths } from "@wrenn/host-agent";
 import type { Outcome } from "./check.ts";
 
 /** `required`: nothing else will do. `wanted`: something lesser takes its place. `unneeded`: it is not used. */
 export type Need = "required" | "wanted" | "unneeded";
 
 export interface Needs {
+  /** Where Firecracker and its jailer were found. */
+  readonly programs: FirecrackerPaths;
   readonly firecracker: Need;
-  readonly qemu: Need;
   readonly kvm: Need;
   /** Disks of device-mapper, which Firecracker cannot do without. */
   readonly deviceMapper: Need;
@@ -15,29 +16,16 @@ export interface Needs {
   readonly withoutFirecracker: string;
 }
 
-export interface FirecrackerPrograms {
-  readonly firecracker: string | null;
-  readonly jailer: string | null;
-}
-
-/** As the host agent finds them: named by the operator, else on PATH. */
-export async function findFirecracker(environment: NodeJS.ProcessEnv): Promise<FirecrackerPrograms> {
-  return {
-    firecracker: environment["WRENN_FIRECRACKER_BIN"] ?? (await findProgram("firecracker")),
-    jailer: environment["WRENN_JAILER_BIN"] ?? (await findProgram("jailer")),
-  };
-}
-
 /** @param environment only WRENN_ENGINE and WRENN_DISKS are looked at; what is no choice, the host agent refuses */
-export function needsOf(environment: NodeJS.ProcessEnv, programs: FirecrackerPrograms): Needs {
+export function needsOf(environment: NodeJS.ProcessEnv, programs: FirecrackerPaths): Needs {
   const engine = environment["WRENN_ENGINE"] ?? "auto";
   const disks = environment["WRENN_DISKS"] ?? "auto";
   const installed = programs.firecracker !== null || programs.jailer !== null;
   const firecracker: Need =
     engine === "firecracker" ? "required" : engine === "auto" && installed && disks !== "qcow2" ? "wanted" : "unneeded";
   return {
+    programs,
     firecracker,
-    qemu: engine === "firecracker" ? "unneeded" : "required",
     kvm: engine === "firecracker" || engine === "kvm" ? "required" : engine === "tcg" ? "unneeded" : "wanted",
     deviceMapper: firecracker === "required" || disks === "dm-snapshot" ? "required" : firecracker,
     withoutFirecracker:

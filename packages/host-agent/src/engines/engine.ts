@@ -1,5 +1,5 @@
 /** What the rest of the host agent knows of a program that runs VMs. Each engine implements it in a folder of its own. */
-import type { SandboxId } from "@wrenn/contract";
+import type { GenerationId, SandboxId } from "@wrenn/contract";
 import type { ProcessIdentity, SandboxLayout } from "@wrenn/system";
 import type { CgroupMembership } from "./cgroups.ts";
 
@@ -63,6 +63,14 @@ export interface VmEnd {
   readonly consoleTail: string;
 }
 
+/** Which capture of a VM's memory this is. */
+export interface CaptureName {
+  /** The state that it builds upon; null for a guest that was booted. */
+  readonly parent: GenerationId | null;
+  /** The state that it is part of. */
+  readonly id: GenerationId;
+}
+
 /** One VM, whichever host agent process started it. */
 export interface VirtualMachine {
   readonly identity: ProcessIdentity;
@@ -73,11 +81,18 @@ export interface VirtualMachine {
   /** The last lines of the guest's console. */
   consoleTail(): Promise<string>;
   /**
-   * Stops the guest's processors, writes all that it has given to its disk into the disk's file (without fsync), and the state of its
-   * devices to `files.deviceState`. Can be done again. A frozen VM has not ended.
+   * Stops the guest's processors, writes all that it has given to its disk into the disk's file (without fsync), and, where there is no
+   * `writeState`, the state of its devices to `files.deviceState`. Can be done again. A frozen VM has not ended.
    * @throws WrennError `engine_failed`; whether it is frozen is then for `isFrozen` to say
    */
   freeze(): Promise<void>;
+  /**
+   * Only of engines that write guest memory themselves: writes the state of a frozen guest's devices to `files.deviceState`, and into
+   * `files.jail.writtenMemory`, which is for the caller to remove, at least those pages that may differ from the parent's, at their own
+   * addresses, with holes between them. Of other engines, memory is read from their process.
+   * @throws WrennError `engine_failed` or `host_out_of_disk`; the VM is still frozen
+   */
+  writeState?(name: CaptureName): Promise<void>;
   /** Lets the guest's processors run on; no error when they do already. */
   thaw(): Promise<void>;
   /** Whether the guest's processors stand still: by `freeze`, perhaps in the life of another host agent process. */

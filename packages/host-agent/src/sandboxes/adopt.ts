@@ -180,7 +180,7 @@ export async function adoptSandbox(
   holdings.disks = context.disks.of(journal.disk.format);
   holdings.memory = context.admission.adopt(journal.memoryMib);
   try {
-    const vm = await adoptVm(journal.process, holdings.files);
+    const vm = await adoptVm(journal.process, holdings.files, journal.sandboxId);
     holdings.vm = vm;
     entry.journal = await settleDiskSwitch(context, journal, holdings.files);
     if (await vm.isFrozen()) {

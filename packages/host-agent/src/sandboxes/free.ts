@@ -94,9 +94,9 @@ export async function removeOverlays(files: SandboxLayout): Promise<void> {
 
 export async function removeRuntimeFiles(files: SandboxLayout): Promise<void> {
   for (const socket of [files.qmpSocket, files.pagerSocket]) await removeSocket(socket);
-  const { blankMemory, deviceState, pagerStatus, workingSet } = files;
+  const { blankMemory, deviceState, pagerStatus, workingSet, jail } = files;
   // Recursive: the engine's user could have put directories in their places.
-  for (const file of [blankMemory, deviceState, pagerStatus, workingSet]) {
+  for (const file of [blankMemory, deviceState, pagerStatus, workingSet, jail.directory]) {
     await rm(file, { recursive: true, force: true });
   }
 }

@@ -73,10 +73,10 @@ function endingAtCommit(engine: Engine): Engine {
 it("a VM that ends while its creation is written down is dead, and frees everything", async () => {
   const { layout } = agent;
   const bootFiles = () => findBootFiles(layout);
-  const engine = await new Engines({ layout, cgroups, choice: "tcg", qemu: undefined, bootFiles }).current();
+  const disks = new HostDisks(layout, await chooseDisks("qcow2"));
+  const engine = await new Engines({ layout, cgroups, choice: "tcg", programs: {}, disks, bootFiles }).current();
   const engines = { current: () => Promise.resolve(endingAtCommit(engine)) };
   const admission = new Admission(layout);
-  const disks = new HostDisks(layout, await chooseDisks("qcow2"));
   const context: SandboxContext = {
     layout,
     engines,

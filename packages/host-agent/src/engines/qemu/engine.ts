@@ -163,7 +163,7 @@ export async function openKvmToGroup(): Promise<number> {
 }
 
 /** An empty file that only root can read; the engine could not replace it, its directory being sticky. */
-async function createPrivate(file: string): Promise<void> {
+export async function createPrivate(file: string): Promise<void> {
   try {
     const handle = await open(file, "a", 0o600);
     await handle.close();

@@ -16,7 +16,7 @@ import {
 import { pino } from "pino";
 import { findBootFiles, findTemplate, type TemplateFiles } from "../../disks/boot-files.ts";
 import type { DiskChain, Disks, SandboxDisk } from "../../disks/disks.ts";
-import { chooseDisks } from "../../disks/choice.ts";
+import { chooseDisks, type DiskChoice } from "../../disks/choice.ts";
 import { HostDisks } from "../../disks/host-disks.ts";
 import { disksUnderTest } from "../../disks/testing/disks-under-test.ts";
 import { type Slot, SlotPool } from "../../network/slot-pool.ts";
@@ -26,6 +26,9 @@ import { Cgroups } from "../cgroups.ts";
 import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
 import type { EngineChoice } from "../choose.ts";
 import { Engines } from "../engines.ts";
+import { detectFirecracker } from "../firecracker/detect.ts";
+import { FirecrackerEngine } from "../firecracker/engine.ts";
+import { firecrackerPrograms } from "./contract-engines.ts";
 
 /** The least that boots quickly; what the tests hold in a guest's memory is small. */
 const memoryMib = 256;
@@ -71,14 +74,14 @@ export class VmBench {
   }
 
   /** @param tag tells its cgroups and slots from those of others on this machine, as does `cidr` its addresses */
-  static async open(tag: string, cidr: string): Promise<VmBench> {
+  static async open(tag: string, cidr: string, disksChoice: DiskChoice = disksUnderTest): Promise<VmBench> {
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-")));
     await chmod(layout.root, 0o711);
     for (const directory of [layout.sandboxes, layout.layers]) await mkdir(directory, { mode: 0o711 });
     await mkdir(layout.run);
     for (const borrowed of ["boot", "bin", "images"] as const) await symlink(installed[borrowed], layout[borrowed]);
-    const disks = new HostDisks(layout, await chooseDisks(disksUnderTest)).current;
+    const disks = new HostDisks(layout, await chooseDisks(disksChoice)).current;
     const cgroups = await Cgroups.open(tag, pino({ level: "silent" }));
     const slots = await SlotPool.open({ cidr, instance: tag, poolSize: 0 }, []);
     const template = await findTemplate(layout, platformTeamId, minimalTemplateId);
@@ -87,8 +90,13 @@ export class VmBench {
   }
 
   async engine(choice: EngineChoice, layout = this.layout): Promise<Engine> {
+    if (choice === "firecracker") {
+      const program = await detectFirecracker(firecrackerPrograms());
+      return new FirecrackerEngine({ program, reason: "It is what this test is about." });
+    }
     const bootFiles = () => findBootFiles(this.layout);
-    return new Engines({ layout, cgroups: this.cgroups, choice, qemu: undefined, bootFiles }).current();
+    const disks = { current: { openedAs: "qcow2" }, reason: "These tests have no others." } as const;
+    return new Engines({ layout, cgroups: this.cgroups, choice, programs: {}, disks, bootFiles }).current();
   }
 
   /** A slot, a directory, a disk and a cgroup. */
@@ -144,9 +152,11 @@ export class VmBench {
     const { directory } = this.layout.layer(diskLayer);
     const deviceState = path.join(directory, "device-state");
     const header = path.join(directory, "memory.header");
+    await vm.writeState?.({ parent: null, id: newId("generation") });
     await copyFile(spec.files.deviceState, deviceState);
     await chmod(deviceState, 0o400);
-    const mapped = { file: spec.memory.path };
+    const { writtenMemory } = spec.files.jail;
+    const mapped = vm.writeState === undefined ? { file: spec.memory.path } : { written: writtenMemory };
     const capture = { pid: vm.identity.pid, memoryMib, mapped, parentHeader: null, layer: memoryLayer, header };
     await this.#pager.capture(capture, new AbortController().signal);
     await vm.kill();
