@@ -32,6 +32,9 @@ const lastWordsMs = 1_000;
 /** How often an adopted engine's process, whose exit the kernel tells only its parent, is looked at. */
 const aliveIntervalMs = 1_000;
 
+/** How often an engine that loads a frozen state is asked whether it is done, should it not say so. */
+const loadingIntervalMs = 50;
+
 /** How soon background work that failed is tried again. */
 const retryIntervalMs = 1_000;
 
@@ -43,6 +46,8 @@ export class QemuVm implements VirtualMachine {
   readonly #end = deferred<VmEnd>();
   readonly #files: SandboxLayout;
   readonly #console: ConsoleRing;
+  /** QEMU has said that the guest's processors run. */
+  readonly #resumed = deferred<void>();
   #qmp: QmpClient | null = null;
   /** A freeze under way, in which QEMU may be silent for as long as its disk is slow. */
   #freezing: Promise<void> | null = null;
@@ -121,9 +126,12 @@ export class QemuVm implements VirtualMachine {
   async awaitRunning(signal: AbortSignal): Promise<void> {
     const look = async (): Promise<string | null> => {
       const status = await this.#status();
-      return status === "inmigrate" ? null : status;
+      if (status !== "inmigrate") return status;
+      // Asking costs the processor that loads.
+      await Promise.race([this.#resumed.promise, delay(loadingIntervalMs, undefined, { ref: false })]);
+      return null;
     };
-    const status = await pollUntil(look, { timeoutMs: deadlines.engineCommand, intervalMs: 2, signal });
+    const status = await pollUntil(look, { timeoutMs: deadlines.engineCommand, intervalMs: 0, signal });
     if (status === "running") return;
     throw new WrennError("engine_failed", {
       message: `The guest does not run: ${status ?? "its state is not loaded"}.`,
@@ -186,6 +194,9 @@ export class QemuVm implements VirtualMachine {
       case "GUEST_PANICKED":
       case "STOP":
         this.#statusChanged();
+        break;
+      case "RESUME":
+        this.#resumed.resolve();
         break;
       default:
         break;
