@@ -69,6 +69,7 @@ export async function bringUp(
   commit: (running: RunningJournal) => Promise<void>,
 ): Promise<void> {
   const { holdings } = progress;
+  void context.cgroups.expectMember();
   const machine = await engine.identify(plan.facts);
   if (plan.source.from === "frozen") await context.generations.assertRestorable(plan.source.manifest, machine);
   const ascent = new Ascent(context, engine, plan, progress, signal);
