@@ -1,13 +1,14 @@
 /** Hosts as they report themselves. */
 import { intervals, WrennError } from "@wrenn/contract";
-import type { hostAgentProto, HostId } from "@wrenn/contract";
+import type { hostAgentProto } from "@wrenn/contract";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
 import type { Store } from "../store/database.ts";
-import { listHosts, recordContact } from "../store/hosts.ts";
+import { recordContact } from "../store/hosts.ts";
+import type { HostFacts } from "../store/hosts.ts";
 import type { HostRow } from "../store/schema.ts";
-import { reserveSandbox, usageOfHosts } from "../store/reservations.ts";
-import type { NewSandbox } from "../store/reservations.ts";
+import { reserveSandbox } from "../store/reservations.ts";
+import type { HostLoad, NewSandbox } from "../store/reservations.ts";
 import type { SandboxRow } from "../store/schema.ts";
 
 /** Asks the agent what its machine has and writes it down. */
@@ -16,15 +17,35 @@ export async function refreshHost(
   client: HostClient,
   host: HostRow,
 ): Promise<hostAgentProto.GetHostResponse> {
-  const facts = await client.getHost();
-  await recordContact(store, host.id, {
-    cpuCount: facts.cpuCount,
-    memoryMib: facts.memoryTotalMib,
-    agentVersion: facts.agentVersion,
-    engine: facts.engine,
-  });
-  client.noteRecorded();
+  const facts = await client.recentFacts(0);
+  await recordContact(store, host.id, recorded(facts));
   return facts;
+}
+
+/**
+ * Makes sure that the agent answers, or did a moment ago, and that what it says of its machine is what is written down.
+ * @throws WrennError `host_unavailable`
+ */
+export async function ensureAnswers(store: Store, client: HostClient, host: HostRow): Promise<void> {
+  const facts = recorded(await client.recentFacts(intervals.hostFacts));
+  // The reconciler writes down when it was last seen: once more, for each create, would cost as much as all else that is written then.
+  if (!isAsRecorded(facts, host)) await recordContact(store, host.id, facts);
+}
+
+function recorded(facts: hostAgentProto.GetHostResponse): HostFacts {
+  const { cpuCount, memoryTotalMib: memoryMib, agentVersion, engine } = facts;
+  return { cpuCount, memoryMib, agentVersion, engine };
+}
+
+function isAsRecorded({ cpuCount, memoryMib, agentVersion, engine }: HostFacts, host: HostRow): boolean {
+  return (
+    host.status === "online" &&
+    host.contact_lost_at === null &&
+    host.cpu_count === cpuCount &&
+    host.memory_mib === memoryMib &&
+    host.agent_version === agentVersion &&
+    host.engine === engine
+  );
 }
 
 export interface Placement {
@@ -33,31 +54,21 @@ export interface Placement {
 }
 
 /**
- * Reserves room on the first host, in the scheduler's order, that answers and has it; or on one host, where no other will do.
+ * Reserves room on the first of these hosts, in the scheduler's order, that answers and has it.
  * @throws WrennError `no_capacity`, or `host_unavailable` when no host answers.
  */
 export async function placeSandbox(
   { store, clients, scheduler }: { store: Store; clients: HostClients; scheduler: Scheduler },
   sandbox: NewSandbox,
-  onlyHost: HostId | null,
+  loads: readonly HostLoad[],
 ): Promise<Placement> {
-  const hosts = (await listHosts(store)).filter((host) => onlyHost === null || host.id === onlyHost);
-  const usage = await usageOfHosts(
-    store,
-    hosts.map((host) => host.id),
-  );
-  const loads = hosts.map((host) => {
-    const used = usage.find(({ hostId }) => hostId === host.id);
-    return { host, usedMemoryMib: used?.memoryMib ?? 0, usedVcpus: used?.vcpus ?? 0 };
-  });
   const silent: unknown[] = [];
   let answered = 0;
   for (const host of scheduler.rank(loads, sandbox)) {
     const client = clients.get(host.address);
     try {
-      // An agent that is away is found out before there is a row to clean up. Asking for each of many creates would cost them more
-      // than all their own statements.
-      if (!client.wasRecordedWithin(intervals.hostFacts)) await refreshHost(store, client, host);
+      // An agent that is away is found out before there is a row to clean up.
+      await ensureAnswers(store, client, host);
     } catch (error) {
       if (!(error instanceof WrennError && error.code === "host_unavailable")) throw error;
       silent.push(error);

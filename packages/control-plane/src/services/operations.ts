@@ -3,7 +3,7 @@
  * being done, and is completed whether or not its caller still listens. What the host reports is written down; where nobody knows
  * what the host did, and where this process ends in the middle, the reconciler asks the host.
  */
-import { asWrennError, intervals, WrennError } from "@wrenn/contract";
+import { asWrennError, WrennError } from "@wrenn/contract";
 import type { ErrorCode, hostAgentProto, MemoryBackend, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
@@ -17,7 +17,7 @@ import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import type { SandboxRow } from "../store/schema.ts";
 import type { AccessTokens } from "./access-tokens.ts";
 import type { Activity } from "./activity.ts";
-import { refreshHost } from "./hosts.ts";
+import { ensureAnswers } from "./hosts.ts";
 
 export interface SandboxServices {
   readonly store: Store;
@@ -89,7 +89,7 @@ export class Operations {
     const host = row.host_id === null ? null : await findHost(store, row.host_id);
     if (host === null) throw new WrennError("internal", { message: "The sandbox is on no host." });
     const client = clients.get(host.address);
-    if (!client.wasRecordedWithin(intervals.hostFacts)) await refreshHost(store, client, host);
+    await ensureAnswers(store, client, host);
     return { id: host.id, client };
   }
 
