@@ -39,7 +39,8 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
       await expect(guestAnswers(slot)).resolves.toBe(true);
 
       const status = await readFile(`/proc/${vm.identity.pid}/status`, "utf8");
-      const field = (name: string): string | undefined => new RegExp(`^${name}:\\s*(.*?)\\s*$`, "m").exec(status)?.[1];
+      const field = (name: string): string | undefined =>
+        new RegExp(`^${name}:[ \\t]*(.*?)[ \\t]*$`, "m").exec(status)?.[1];
       expect(field("Uid")?.split("\t")).toEqual(Array.from({ length: 4 }, () => String(slot.uid)));
       const kvmGroups = engine.kind === "qemu-kvm" ? [(await stat("/dev/kvm")).gid] : [];
       const [gid, groups] =
