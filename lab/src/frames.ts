@@ -1,7 +1,7 @@
 /** What the lab's supervisor sends: frames of one byte (their kind), four bytes (length, big-endian), and the content. */
 
 export const frameKinds = {
-  /** The command is about to be started; JSON `{seconds}` since the VM's kernel began. */
+  /** The command is about to be started. */
   R: "ready",
   O: "stdout",
   E: "stderr",

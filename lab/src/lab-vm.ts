@@ -1,7 +1,7 @@
 /** One VM of the lab: started, watched until its command has ended, and ended in any case. */
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Socket } from "node:net";
-import type { Readable } from "node:stream";
+import { createInterface } from "node:readline";
 import { spawnError } from "@wrenn/system";
 import { z } from "zod";
 import { type Frame, FrameReader } from "./frames.ts";
@@ -24,10 +24,12 @@ export interface LabVmOptions {
   readonly inherited: readonly number[];
   readonly configuration: GuestConfiguration;
   readonly deadlineMs: number;
-  /** Seconds from the start of the VM's kernel to that of the command. */
-  readonly onReady: (seconds: number) => void;
+  /** The command is about to be started. */
+  readonly onReady: () => void;
   readonly onOutput: (stream: "stdout" | "stderr", content: Buffer) => void;
   readonly onFiles: (archive: Buffer) => void;
+  /** What the VM's kernel says of itself that casts doubt on everything that follows. */
+  readonly onComplaint: (line: string) => void;
   readonly signal: AbortSignal;
 }
 
@@ -51,7 +53,8 @@ const consoleBytes = 6_000;
 
 const channelDescriptor = 3;
 
-const readySchema = z.object({ seconds: z.number() });
+const complaint = /^\[ *[\d.]+\] (?:watchdog: |rcu: )?(?:BUG|WARNING|Oops|INFO|general protection fault)\b/;
+
 const exitSchema = z.union([z.object({ code: z.int() }), z.object({ signal: z.int() })]);
 
 /**
@@ -115,10 +118,12 @@ class Watch {
     child.once("close", () => {
       this.#fail("The VM ended before its command did.");
     });
-    collect(child.stdout, (text) => {
-      this.#console = (this.#console + text).slice(-consoleBytes);
+    if (child.stdout === null || child.stderr === null) throw new Error("QEMU was started without its outputs");
+    createInterface(child.stdout).on("line", (line) => {
+      this.#console = `${this.#console}${line}\n`.slice(-consoleBytes);
+      if (complaint.test(line)) options.onComplaint(line);
     });
-    collect(child.stderr, (text) => {
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
       this.#words = (this.#words + text).slice(-consoleBytes);
     });
     this.#channel.on("data", (piece: Buffer) => {
@@ -142,7 +147,7 @@ class Watch {
     switch (kind) {
       case "ready":
         this.#readyAt = performance.now();
-        this.#options.onReady(readySchema.parse(JSON.parse(content.toString())).seconds);
+        this.#options.onReady();
         return;
       case "stdout":
       case "stderr":
@@ -191,9 +196,4 @@ class Watch {
     if (this.#console.trim() !== "") parts.push(`The end of its console:\n${this.#console.trim()}`);
     this.#reject(new LabVmError(parts.join("\n")));
   }
-}
-
-function collect(stream: Readable | null, keep: (text: string) => void): void {
-  stream?.setEncoding("utf8");
-  stream?.on("data", keep);
 }

@@ -53,6 +53,7 @@ export async function runLab(options: LabOptions, layout: Layout, signal: AbortS
         );
       },
       onOutput: (stream, content) => void process[stream].write(content),
+      onComplaint: (line) => console.error(`lab: the VM's kernel says: ${line}`),
       onFiles: (archive) => {
         results.take(archive);
       },

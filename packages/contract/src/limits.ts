@@ -121,7 +121,8 @@ export const deadlines = {
   /** Of many emulated guests that come at once, each takes seconds. */
   guestInit: 30_000,
   engineCommand: 10_000,
-  engineGreeting: 10_000,
+  /** An engine's start takes 50 ms, and more than ten seconds on busy processors that are themselves emulated. */
+  engineGreeting: 30_000,
   engineQuit: 5_000,
   /** An engine that stops a guest writes what that has given to its disk, as far as the host has not yet: some GB at 100 MB/s. */
   engineFreeze: 60_000,
