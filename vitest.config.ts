@@ -38,6 +38,7 @@ export default defineConfig({
             "packages/*/dist/**/*.lab.test.js",
             "packages/host-agent/dist/engines/{engine,freeze}-contract.machine.test.js",
             "packages/host-agent/dist/sandboxes/combinations.machine.test.js",
+            "packages/host-agent/dist/disks/dm-snapshot/*.machine.test.js",
           ],
           exclude: ["**/node_modules/**"],
           globalSetup: "packages/host-agent/dist/engines/testing/try-kvm.js",

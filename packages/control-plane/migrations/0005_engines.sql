@@ -9,6 +9,8 @@ ALTER TABLE hosts
   ADD COLUMN cpu text,
   ADD COLUMN disk_format text,
   ADD COLUMN disk_reason text,
+  -- All that its engine can use, those of older sandboxes among them.
+  ADD COLUMN disk_formats text[] NOT NULL DEFAULT '{}',
   ADD COLUMN memory_backends text[] NOT NULL DEFAULT '{}';
 
 -- An engine that was not there was an empty name.

@@ -1,7 +1,7 @@
 /** What a control plane wants to know of this machine. */
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { asWrennError, type MemoryBackend, sandboxLimits } from "@wrenn/contract";
+import { asWrennError, type DiskFormat, type MemoryBackend, sandboxLimits } from "@wrenn/contract";
 import { type Layout } from "@wrenn/system";
 import { findBootFiles } from "./disks/boot-files.ts";
 import type { HostDisks } from "./disks/host-disks.ts";
@@ -25,6 +25,8 @@ export interface HostFacts {
   readonly cpu: string;
   readonly diskFormat: string;
   readonly diskReason: string;
+  /** Those that the engine can use; empty while there is none. */
+  readonly diskFormats: DiskFormat[];
   readonly memoryBackends: MemoryBackend[];
   /** Empty while no kernel is installed. */
   readonly kernelVersion: string;
@@ -45,7 +47,7 @@ export interface HostParts {
 export async function readHostFacts({ layout, engines, disks, slots, memory }: HostParts): Promise<HostFacts> {
   const [room, engine, kernelVersion] = await Promise.all([
     readHostRoom(layout),
-    describeEngine(engines),
+    describeEngine(engines, disks),
     readKernelVersion(layout),
   ]);
   const { ready, inUse } = slots.stats();
@@ -67,15 +69,22 @@ export async function readHostFacts({ layout, engines, disks, slots, memory }: H
 
 async function describeEngine(
   engines: Engines,
-): Promise<Pick<HostFacts, "engine" | "engineVersion" | "engineReason" | "cpu">> {
+  disks: HostDisks,
+): Promise<Pick<HostFacts, "engine" | "engineVersion" | "engineReason" | "cpu" | "diskFormats">> {
   try {
     const engine = await engines.current();
     // Guests of all sizes find the same processor.
     const { cpu } = await engine.identify({ vcpus: 1, memoryMib: sandboxLimits.memoryMib.default });
-    return { engine: engine.kind, engineVersion: engine.version, engineReason: engine.reason, cpu };
+    return {
+      engine: engine.kind,
+      engineVersion: engine.version,
+      engineReason: engine.reason,
+      cpu,
+      diskFormats: disks.usableBy(engine),
+    };
   } catch (error) {
     const { message, suggestion } = asWrennError(error);
-    return { engine: "", engineVersion: "", engineReason: `${message} ${suggestion}`, cpu: "" };
+    return { engine: "", engineVersion: "", engineReason: `${message} ${suggestion}`, cpu: "", diskFormats: [] };
   }
 }
 

@@ -189,6 +189,7 @@ describe("the kernel", () => {
     loaded: new Set(given.loaded),
     builtIn: new Set(given.builtIn),
     drivers: new Set(given.drivers),
+    loadable: new Set(given.loadable),
     atBoot: new Set(given.atBoot),
   });
 
@@ -198,7 +199,8 @@ describe("the kernel", () => {
     expect(conclusion(judgeModules(facts({ loaded: ["tun"], atBoot: ["tun"] }), needs.plain))).toBe("ok");
     const byHand = judgeModules(facts({ loaded: ["tun"] }), needs.plain);
     expect(conclusion(byHand)).toBe("warning");
-    expect(byHand.remedy).toBe("printf '%s\\n' tun >> /etc/modules-load.d/wrenn.conf");
+    expect(byHand.remedy).toBe("modprobe -a tun && printf '%s\\n' tun >> /etc/modules-load.d/wrenn.conf");
+    expect(conclusion(judgeModules(facts({ loadable: ["tun"] }), needs.plain))).toBe("warning");
     const absent = judgeModules(facts({}), needs.plain);
     expect(conclusion(absent)).toBe("failed");
     expect(absent.remedy).toContain("modprobe -a tun &&");

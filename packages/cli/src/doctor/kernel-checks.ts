@@ -28,6 +28,8 @@ export interface ModuleFacts {
   readonly builtIn: ReadonlySet<string>;
   /** Drivers that are there, however they came: as /proc/misc has them. */
   readonly drivers: ReadonlySet<string>;
+  /** Those that the kernel, or a host agent that may load modules, can still load. */
+  readonly loadable: ReadonlySet<string>;
   /** What /etc/modules-load.d has loaded at every start. */
   readonly atBoot: ReadonlySet<string>;
 }
@@ -41,7 +43,7 @@ function modulesFor(needs: Needs): { module: string; driver: string; need: Need 
   ];
 }
 
-export function judgeModules({ loaded, builtIn, drivers, atBoot }: ModuleFacts, needs: Needs): Outcome {
+export function judgeModules({ loaded, builtIn, drivers, loadable, atBoot }: ModuleFacts, needs: Needs): Outcome {
   const wanted = modulesFor(needs).filter(({ need }) => need !== "unneeded");
   const states = wanted.map(({ module, driver }) => ({
     module,
@@ -49,7 +51,9 @@ export function judgeModules({ loaded, builtIn, drivers, atBoot }: ModuleFacts, 
       ? ("built in" as const)
       : loaded.has(module) || drivers.has(driver)
         ? ("there" as const)
-        : ("absent" as const),
+        : loadable.has(module)
+          ? ("not loaded" as const)
+          : ("absent" as const),
   }));
   const absent = states.filter(({ state }) => state === "absent").map(({ module }) => module);
   const found = states.map(({ module, state }) => `${module} ${state}`).join(", ");
@@ -64,13 +68,15 @@ export function judgeModules({ loaded, builtIn, drivers, atBoot }: ModuleFacts, 
     });
   }
   // A driver that cannot be unloaded is there at the next start too; of one that was loaded by hand nobody knows.
-  const byHand = states.filter(({ module, state }) => state === "there" && loaded.has(module) && !atBoot.has(module));
-  if (byHand.length === 0) return ok(found);
-  const names = byHand.map(({ module }) => module).join(" ");
+  const chance = states.filter(
+    ({ module, state }) => state === "not loaded" || (state === "there" && loaded.has(module) && !atBoot.has(module)),
+  );
+  if (chance.length === 0) return ok(found);
+  const names = chance.map(({ module }) => module).join(" ");
   return warning(
-    `${found}; nothing loads ${names} at the next start of the machine`,
-    `printf '%s\\n' ${names} ${keep}`,
-    "After a restart of the machine sandboxes would not start.",
+    `${found}; nothing loads ${names} when the machine starts`,
+    `modprobe -a ${names} && printf '%s\\n' ${names} ${keep}`,
+    "A host agent that may not load modules itself would start no sandboxes after the machine's next start.",
   );
 }
 
@@ -84,6 +90,12 @@ async function lookAtModules(): Promise<ModuleFacts> {
   return {
     loaded: wordsOf(await readText("/proc/modules"), (line) => line.split(" ")[0]),
     builtIn: wordsOf(builtIn, (line) => path.basename(line).replace(/\.ko$/, "").replaceAll("-", "_")),
+    loadable: wordsOf(await readText(`/lib/modules/${release}/modules.dep`), (line) =>
+      path
+        .basename(line.split(":")[0] ?? "")
+        .replace(/\.ko.*$/, "")
+        .replaceAll("-", "_"),
+    ),
     drivers: wordsOf(await readText("/proc/misc"), (line) => line.trim().split(/\s+/)[1]),
     atBoot: wordsOf(configured, (line) => line.trim().replaceAll("-", "_")),
   };
@@ -152,7 +164,7 @@ export function judgeCgroups({ mountInfo, unified }: CgroupFacts): Outcome {
   if (lacking.length === 0) return ok(`${neededControllers.join(", ")} (${kind})`);
   return warning(
     `no controller for ${lacking.join(", ")} (${kind})`,
-    "mount -t cgroup2 none /sys/fs/cgroup; as a service, Delegate=yes in its unit",
+    "mount -t cgroup2 none /sys/fs/cgroup; or give this container groups of its own",
     "An engine that a guest has taken over could use all that the machine has of these.",
   );
 }

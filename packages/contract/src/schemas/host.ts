@@ -15,6 +15,7 @@ const exampleHost = {
   cpu: "AMD EPYC 9354 (AuthenticAMD/25/17/1)",
   disk_format: "qcow2",
   disk_reason: "The kernel has no device-mapper.",
+  disk_formats: ["qcow2"],
   memory_backends: ["file", "uffd"],
   last_seen_at: "2026-01-31T12:00:00.000Z",
 } as const;
@@ -39,8 +40,9 @@ export const hostSchema = z
     engine_version: z.string().nullable(),
     engine_reason: z.string().nullable().describe("Why it has chosen that engine, or has none."),
     cpu: z.string().nullable().describe("The processor that guests find."),
-    disk_format: z.string().nullable().describe("How it keeps disks: `qcow2` or `dm-snapshot`."),
+    disk_format: z.string().nullable().describe("How it keeps the disks of new sandboxes: `qcow2` or `dm-snapshot`."),
     disk_reason: z.string().nullable().describe("Why it keeps them like that."),
+    disk_formats: z.array(z.string()).describe("All that it can use, those of older sandboxes among them."),
     memory_backends: z.array(z.enum(memoryBackends)).describe("The ways in which frozen memory can come back there."),
     last_seen_at: z.iso.datetime().nullable(),
   })

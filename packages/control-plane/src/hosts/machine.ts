@@ -30,13 +30,20 @@ export function machineOf(
   };
 }
 
+/** A host can use disks of several formats, in one of which it makes new ones. */
+type HostMachine = Machine & Pick<HostRow, "disk_formats">;
+
 /** In what the host differs from what is needed, as far as both are known. */
 export function differences(
   needed: Machine,
-  host: Machine,
+  host: HostMachine,
   parts: readonly MachinePart[] = machineParts,
 ): MachinePart[] {
-  return parts.filter((part) => needed[part] !== null && host[part] !== null && needed[part] !== host[part]);
+  return parts.filter((part) => {
+    const has = part === "disk_format" ? host.disk_formats : [host[part] ?? []].flat();
+    const needs = needed[part];
+    return needs !== null && has.length > 0 && !has.includes(needs);
+  });
 }
 
 /**
@@ -53,7 +60,8 @@ export function incompatible(
   // Of the host that comes nearest.
   const missing = parts.findLast((part) => looks.some(({ different: [first] }) => first === part)) ?? "engine";
   const [only, ...others] = looks;
-  const instead = only === undefined || others.length > 0 ? "" : ` Its host has ${inWords(missing, only.host)}.`;
+  const instead =
+    only === undefined || others.length > 0 ? "" : ` Its host has ${inWords(missing, asUsed(only.host))}.`;
   return new WrennError("snapshot_incompatible", {
     message: `${lacking(missing, what, needed)}${instead}`,
     suggestion: suggestions[missing],
@@ -62,10 +70,15 @@ export function incompatible(
       hosts: looks.map(({ host, different }) => ({
         host_id: formatId("host", host.id),
         ...Object.fromEntries(machineParts.map((part) => [part, host[part]])),
+        disk_formats: host.disk_formats,
         different,
       })),
     },
   });
+}
+
+function asUsed(host: HostMachine): Machine {
+  return { ...host, disk_format: host.disk_formats.join(" and ") };
 }
 
 function lacking(part: MachinePart, what: string, needed: Machine): string {
@@ -94,5 +107,5 @@ const suggestions: Readonly<Record<MachinePart, string>> = {
     "Start the host agent with that engine (WRENN_ENGINE) and try again; `wrenn doctor` on the host says what keeps it from it.",
   engine_version: "Install that version on the host and try again, or make it anew.",
   cpu: "Start it on a host with that processor, or make it anew.",
-  disk_format: "Start the host agent with WRENN_DISKS set to that format and try again, or make it anew.",
+  disk_format: "`wrenn doctor` on the host says what keeps it from such disks; mend it and try again, or make it anew.",
 };

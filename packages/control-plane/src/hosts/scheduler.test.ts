@@ -24,6 +24,7 @@ function load(name: string, host: Partial<HostRow>, usedMemoryMib = 0, usedVcpus
       cpu: null,
       disk_format: null,
       disk_reason: null,
+      disk_formats: [],
       memory_backends: [],
       created_at: new Date(0),
       last_seen_at: new Date(0),

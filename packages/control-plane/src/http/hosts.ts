@@ -57,6 +57,7 @@ function present(row: HostRow): Host {
     cpu: row.cpu,
     disk_format: row.disk_format,
     disk_reason: row.disk_reason,
+    disk_formats: row.disk_formats,
     memory_backends: memoryBackends.filter((backend) => row.memory_backends.includes(backend)),
     last_seen_at: row.last_seen_at?.toISOString() ?? null,
   };

@@ -43,6 +43,7 @@ const deaths: readonly ErrorCode[] = [
   "guest_powered_off",
   "vm_died",
   "memory_unreadable",
+  "disk_failed",
 ];
 
 /** What the state of a sandbox may refuse. */

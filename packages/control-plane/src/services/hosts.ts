@@ -40,6 +40,7 @@ function factsFrom(told: hostAgentProto.GetHostResponse): HostFacts {
     ...machineOf(told),
     engine_reason: told.engineReason || null,
     disk_reason: told.diskReason || null,
+    disk_formats: told.diskFormats,
     memory_backends: told.memoryBackends,
   };
 }

@@ -138,6 +138,18 @@ test("what has died boots from its disk on whatever runs there now, if that can 
   expect(columns).toEqual([{ engine: "qemu-kvm", cpu: "a real one" }]);
 });
 
+test("what was frozen with one format of disks is started where that can still be used, whatever new disks are", async () => {
+  const { id } = await server().create();
+  await act(id, "pause");
+  server().agent.diskFormats = ["qcow2", "dm-snapshot"];
+  try {
+    await lose("diskFormat");
+    expect((await act(id, "resume")).status).toBe(200);
+  } finally {
+    server().agent.diskFormats = undefined;
+  }
+});
+
 test("what nobody has written down is for the host to decide", async () => {
   const { id, uuid } = await server().create();
   await act(id, "pause");

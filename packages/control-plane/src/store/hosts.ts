@@ -43,6 +43,7 @@ export type HostFacts = Pick<
   | "cpu"
   | "disk_format"
   | "disk_reason"
+  | "disk_formats"
   | "memory_backends"
 >;
 

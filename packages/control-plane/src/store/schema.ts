@@ -78,6 +78,7 @@ interface HostTable {
   cpu: Defaulted<string | null>;
   disk_format: Defaulted<string | null>;
   disk_reason: Defaulted<string | null>;
+  disk_formats: Defaulted<string[]>;
   memory_backends: Defaulted<string[]>;
   created_at: Timestamp;
   last_seen_at: NullableTimestamp;

@@ -27,6 +27,8 @@ export class SimulatedHostAgent extends SimulatedSandboxes {
   cpuCount = 2;
   memoryMib = 8192;
   slotsReady = 3;
+  /** What its engine can use; when left out, what new disks are. */
+  diskFormats: string[] | undefined;
   tunnelsOpened = 0;
   readonly #socketPath: string;
   readonly #connections = new Set<net.Socket>();
@@ -85,6 +87,7 @@ export class SimulatedHostAgent extends SimulatedSandboxes {
         memoryAvailableMib: this.memoryMib,
         ...this.machine,
         diskReason: "This machine is simulated.",
+        diskFormats: this.diskFormats ?? [this.machine.diskFormat],
         memoryBackends: ["file", "uffd"],
         slotsReady: this.slotsReady,
         slotsInUse: this.sandboxes.size,

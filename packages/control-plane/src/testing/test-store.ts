@@ -19,6 +19,7 @@ const largeHost: HostFacts = {
   cpu: null,
   disk_format: null,
   disk_reason: null,
+  disk_formats: [],
   memory_backends: [],
 };
 

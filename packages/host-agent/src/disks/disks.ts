@@ -86,6 +86,12 @@ export interface Disks {
    */
   flatten(options: FlattenOptions, signal: AbortSignal): Promise<void>;
 
+  /**
+   * Whether the disk takes nothing any more, and gives nothing, because a write to the file of its overlay failed: the VM that has it is
+   * of no use then. Absent where nothing but such a write is refused. False for a file that is not there.
+   */
+  hasFailed?(overlay: string): Promise<boolean>;
+
   /** At the start of a host agent: gives back everything that was attached for other sandboxes than these, whose engines live. */
   clear(attached: readonly SandboxId[]): Promise<void>;
 }

@@ -19,7 +19,10 @@ describe("the disks of a host", () => {
       expect(host.current.format).toBe(choice);
       host.assertUsable("qcow2", qemu);
       host.assertUsable("dm-snapshot", qemu);
+      expect(host.usableBy(qemu)).toEqual(["qcow2", "dm-snapshot"]);
+      expect(host.usableBy(opensDevicesOnly)).toEqual(["dm-snapshot"]);
     }
+    expect(disks("auto", lacks).usableBy(qemu)).toEqual(["qcow2"]);
   });
 
   it("are refused as snapshot_incompatible in a format that the host or the engine does not know", () => {

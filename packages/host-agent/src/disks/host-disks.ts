@@ -1,5 +1,5 @@
 /** The disks of this host: the format that new ones are made in, and those that older ones have. */
-import { type DiskFormat, type SandboxId, WrennError } from "@wrenn/contract";
+import { type DiskFormat, diskFormats, type SandboxId, WrennError } from "@wrenn/contract";
 import { type Layout, tryAll } from "@wrenn/system";
 import type { Engine } from "../engines/engine.ts";
 import type { ChosenDisks } from "./choice.ts";
@@ -43,18 +43,18 @@ export class HostDisks {
    * when it is what new ones are to be
    */
   assertUsable(format: DiskFormat, engine: Pick<Engine, "kind" | "opens">): void {
-    const { dmSnapshot } = this.#chosen;
-    const obstacles = [
-      ...(format === "dm-snapshot" && !dmSnapshot.usable ? [`this host cannot use: ${dmSnapshot.reason}`] : []),
-      ...(engine.opens.includes(this.of(format).openedAs) ? [] : [`the engine ${engine.kind} cannot open`]),
-    ];
-    const [obstacle] = obstacles;
-    if (obstacle === undefined) return;
+    const obstacle = this.#obstacle(format, engine);
+    if (obstacle === null) return;
     const message = `The disk is of the format ${format}, which ${obstacle}.`;
     const details = { format, engine: engine.kind };
     if (format !== this.#chosen.format) throw new WrennError("snapshot_incompatible", { message, details });
     const suggestion = "Choose another format with WRENN_DISKS, or mend what the message names.";
     throw new WrennError("disk_setup_failed", { message, suggestion, details });
+  }
+
+  /** Every format in which that engine can use disks here. */
+  usableBy(engine: Pick<Engine, "kind" | "opens">): DiskFormat[] {
+    return diskFormats.filter((format) => this.#obstacle(format, engine) === null);
   }
 
   /** At the start of a host agent: gives back everything that was attached for others than these, whose engines live. */
@@ -68,5 +68,12 @@ export class HostDisks {
         },
       })),
     );
+  }
+
+  /** What keeps the engine from disks of that format here, or null. */
+  #obstacle(format: DiskFormat, { kind, opens }: Pick<Engine, "kind" | "opens">): string | null {
+    const { dmSnapshot } = this.#chosen;
+    if (format === "dm-snapshot" && !dmSnapshot.usable) return `this host cannot use: ${dmSnapshot.reason}`;
+    return opens.includes(this.of(format).openedAs) ? null : `the engine ${kind} cannot open`;
   }
 }

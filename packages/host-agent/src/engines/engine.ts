@@ -57,7 +57,7 @@ export interface MachineIdentity {
 
 /** Why a VM is no more, as far as the host can tell. */
 export interface VmEnd {
-  readonly code: "guest_panicked" | "guest_powered_off" | "memory_unreadable" | "vm_died";
+  readonly code: "disk_failed" | "guest_panicked" | "guest_powered_off" | "memory_unreadable" | "vm_died";
   readonly message: string;
   readonly at: Date;
   readonly consoleTail: string;

@@ -154,7 +154,7 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
       expect((await readFile(files.deviceState)).length).toBeGreaterThan(1_000);
     });
 
-    it.skipIf(isFirecracker)(
+    it.skipIf(disks !== "qcow2")(
       "refuses to switch disks when its own has been put elsewhere, or the guest runs",
       async () => {
         const { vm, slot, files, ownDisk } = await restore();
@@ -241,7 +241,7 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
       await expect(descriptorsInUse()).resolves.toBe(open);
     });
 
-    it.skipIf(isFirecracker)(
+    it.skipIf(disks !== "qcow2")(
       "runs no guest in memory that is not its own, should the library not be loaded",
       async () => {
         const prepared = await bench.prepare(frozen.disk);

@@ -78,6 +78,7 @@ export async function bringUp(
 ): Promise<void> {
   const { holdings } = progress;
   context.disks.assertUsable(plan.disk.format, engine);
+  void context.cgroups.expectMember();
   const machine = await engine.identify(plan.facts);
   if (plan.source.from === "frozen") await context.generations.assertRestorable(plan.source.manifest, machine);
   const ascent = new Ascent(context, engine, plan, progress, signal);

@@ -1,11 +1,11 @@
 /**
- * What a sandbox must do with every combination of engine, disks and memory that makes sense here: the engine that `WRENN_ENGINE` names,
- * with each format of disks that this machine and the engine can use, and both ways of bringing memory back.
+ * What a sandbox must do with every combination of engine, disks and memory that makes sense: the engine that `WRENN_ENGINE` names, and
+ * Firecracker, with each format of disks that the engine can open, and both ways of bringing memory back.
  */
 import { diskFormats, hostAgentProto, memoryBackends, parseUuid } from "@wrenn/contract";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { detectDmSnapshot } from "../disks/dm-snapshot/detect.ts";
-import { engineUnderTest } from "../engines/testing/engine-under-test.ts";
+import { contractEngines } from "../engines/testing/contract-engines.ts";
 import { readManifest } from "../memory/read-manifest.ts";
 import { TestHostAgent } from "../testing/host-agent-process.ts";
 import { OccupiedGuest } from "../testing/occupied-guest.ts";
@@ -17,8 +17,20 @@ const { SandboxState, RecoverySource } = hostAgentProto;
 const longMs = 900_000;
 
 const dmSnapshot = await detectDmSnapshot();
-const combinations = diskFormats.flatMap((disks) =>
-  memoryBackends.map((memory) => ({ name: `${engineUnderTest}, ${disks} and memory by ${memory}`, disks, memory })),
+const combinations = (await contractEngines()).flatMap(({ title, choice, skipped }) =>
+  diskFormats
+    .filter((disks) => choice !== "firecracker" || disks === "dm-snapshot")
+    .flatMap((disks) => {
+      const obstacle = disks === "dm-snapshot" && !dmSnapshot.usable ? `, skipped: ${dmSnapshot.reason}` : "";
+      const isSkipped = skipped || obstacle !== "";
+      return memoryBackends.map((memory) => ({
+        name: `${title}, ${disks} and memory by ${memory}${obstacle}`,
+        choice,
+        disks,
+        memory,
+        isSkipped,
+      }));
+    }),
 );
 
 const nothing = { engines: [], cgroups: [], blockDevices: [] };
@@ -33,12 +45,10 @@ async function occupied(): Promise<{ sandbox: TestSandbox; guest: OccupiedGuest 
 
 const known = ({ id }: TestSandbox): OccupiedGuest => OccupiedGuest.known(agent.layout.hostAgentSocket, id);
 
-describe.each(combinations)("with $name", ({ disks, memory }) => {
-  const obstacle = disks === "dm-snapshot" && !dmSnapshot.usable ? `, which needs more: ${dmSnapshot.reason}` : "";
-
-  describe.skipIf(obstacle !== "")(`a sandbox${obstacle}`, { timeout: longMs }, () => {
+for (const { name, choice, disks, memory, isSkipped } of combinations) {
+  describe.skipIf(isSkipped)(`a sandbox with ${name},`, { timeout: longMs }, () => {
     beforeAll(async () => {
-      const environment = { WRENN_ENGINE: engineUnderTest, WRENN_DISKS: disks, WRENN_MEMORY: memory };
+      const environment = { WRENN_ENGINE: choice, WRENN_DISKS: disks, WRENN_MEMORY: memory };
       agent = await TestHostAgent.prepare(environment);
       await agent.start();
     }, longMs);
@@ -157,4 +167,4 @@ describe.each(combinations)("with $name", ({ disks, memory }) => {
       expect(await sandbox.run("cat /root/mark")).toBe(`${moment.mark}\n`);
     });
   });
-});
+}

@@ -4,25 +4,16 @@ import { newId } from "@wrenn/contract";
 import { run } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { enginesGid } from "../../engines/users.ts";
+import { detectDmSnapshot } from "./detect.ts";
 import { DmSnapshotDisks } from "./dm-snapshot-disks.ts";
 import { loadTable, suspendDevice } from "./device-mapper.ts";
 import { attachLoop, clearWhenUnused } from "./loop-devices.ts";
 import { loopDevices } from "./sysfs.ts";
-import {
-  chunk,
-  deviceMapperObstacle,
-  DiskStand,
-  mebibyte,
-  missingFrom,
-  noise,
-  original,
-  uid,
-  writeTo,
-} from "./testing/disk-stand.ts";
+import { chunk, DiskStand, mebibyte, missingFrom, noise, original, uid, writeTo } from "./testing/disk-stand.ts";
 
-const obstacle = await deviceMapperObstacle();
+const { usable, reason } = await detectDmSnapshot();
 
-describe.skipIf(obstacle !== null)(`a disk of device-mapper${obstacle === null ? "" : ` (${obstacle})`}`, () => {
+describe.skipIf(!usable)(`a disk of device-mapper${usable ? "" : ` (${reason})`}`, () => {
   let stand: DiskStand;
 
   beforeEach(async () => {

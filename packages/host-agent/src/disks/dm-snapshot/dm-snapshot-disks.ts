@@ -6,7 +6,7 @@ import { constants } from "node:fs";
 import { mkdir, open, realpath } from "node:fs/promises";
 import path from "node:path";
 import { type DiskFormat, type LayerId, type SandboxId, WrennError } from "@wrenn/contract";
-import { isMissingFile, type Layout, tryAll } from "@wrenn/system";
+import { fileIdentity, isMissingFile, type Layout, tryAll } from "@wrenn/system";
 import { passable } from "../../directories.ts";
 import type { VirtualMachine, VmDisk } from "../../engines/engine.ts";
 import type { DiskChain, Disks, FlattenOptions, SandboxDisk } from "../disks.ts";
@@ -99,8 +99,12 @@ export class DmSnapshotDisks implements Disks {
   }
 
   async keepAsLayer({ sandboxId, file }: Pick<SandboxDisk, "sandboxId" | "file">, layer: LayerId): Promise<void> {
-    await writeBack(devicePath(this.#names.sandbox(sandboxId)));
-    await assertWritten(file);
+    try {
+      await writeBack(devicePath(this.#names.sandbox(sandboxId)));
+    } finally {
+      // That it has failed says more than the error by which it did.
+      await assertWritten(file);
+    }
     await linkAsLayer(file, this.#file(layer));
   }
 
@@ -165,6 +169,10 @@ export class DmSnapshotDisks implements Disks {
       await merged.close();
     }
     await makeLast(file);
+  }
+
+  async hasFailed(overlay: string): Promise<boolean> {
+    return (await fileIdentity(overlay)) !== null && (await withRegularFile(overlay, readState)) === "failed";
   }
 
   async clear(attached: readonly SandboxId[]): Promise<void> {
@@ -243,8 +251,7 @@ async function writeBack(device: string): Promise<void> {
 
 /** @throws WrennError `disk_failed` when the kernel has given the disk up */
 async function assertWritten(overlay: string): Promise<void> {
-  const state = await withRegularFile(overlay, readState);
-  if (state === "failed") throw new WrennError("disk_failed");
+  if ((await withRegularFile(overlay, readState)) === "failed") throw new WrennError("disk_failed");
 }
 
 /** With the files of sealed layers, in their order. */

@@ -90,15 +90,13 @@ export class FirecrackerEngine implements Engine {
     await assertConfined(vm.identity.pid);
   }
 
-  /** What is run, to its last link. */
+  /** What is run, to its last link. The jailer makes no control groups unless it is told to: the process is in its own by then. */
   #command({ sandboxId, start, files, network, uid, cgroup }: VmSpec): [program: string, args: string[]] {
     const { jailer, path } = this.#program;
     return jailedCommand(cgroup, [
       jailer,
       ...["--id", sandboxId, "--exec-file", path, "--uid", String(uid), "--gid", String(jailsGid)],
       ...["--chroot-base-dir", files.jail.directory, "--netns", network.namespacePath],
-      // Without this the jailer would look for groups of the older hierarchy. It makes none: the process is in its groups already.
-      ...["--cgroup-version", "2", "--parent-cgroup", `none-for-${sandboxId}`],
       "--",
       ...["--api-sock", inJail.apiSocket, "--log-path", inJail.log, "--level", "Info"],
       ...(start.from === "boot" ? ["--config-file", inJail.config] : []),

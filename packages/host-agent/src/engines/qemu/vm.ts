@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, WrennError } from "@wrenn/contract";
 import { isAlive, pollUntil, type ProcessIdentity, type SandboxLayout, waitForExit } from "@wrenn/system";
 import { z } from "zod";
+import { deferred } from "../../deferred.ts";
 import type { VirtualMachine, VmEnd } from "../engine.ts";
 import { hasRoomLeft } from "../room-left.ts";
 import { panicReason, Vigil } from "../vigil.ts";
@@ -23,12 +24,17 @@ const drainIntervalMs = 2_000;
 /** How long an engine that hangs is waited for to give out the last of the console. */
 const lastWordsMs = 1_000;
 
+/** How often an engine that loads a frozen state is asked whether it is done, should it not say so. */
+const loadingIntervalMs = 50;
+
 export class QemuVm implements VirtualMachine {
   readonly identity: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
   readonly #vigil: Vigil;
   readonly #files: SandboxLayout;
   readonly #console: ConsoleRing;
+  /** QEMU has said that the guest's processors run. */
+  readonly #resumed = deferred<void>();
   #qmp: QmpClient | null = null;
   /** A freeze under way, in which QEMU may be silent for as long as its disk is slow. */
   #freezing: Promise<void> | null = null;
@@ -105,9 +111,12 @@ export class QemuVm implements VirtualMachine {
   async awaitRunning(signal: AbortSignal): Promise<void> {
     const look = async (): Promise<string | null> => {
       const status = await this.#status();
-      return status === "inmigrate" ? null : status;
+      if (status !== "inmigrate") return status;
+      // Asking costs the processor that loads.
+      await Promise.race([this.#resumed.promise, delay(loadingIntervalMs, undefined, { ref: false })]);
+      return null;
     };
-    const status = await pollUntil(look, { timeoutMs: deadlines.engineCommand, intervalMs: 2, signal });
+    const status = await pollUntil(look, { timeoutMs: deadlines.engineCommand, intervalMs: 0, signal });
     if (status === "running") return;
     throw new WrennError("engine_failed", {
       message: `The guest does not run: ${status ?? "its state is not loaded"}.`,
@@ -165,6 +174,9 @@ export class QemuVm implements VirtualMachine {
       case "GUEST_PANICKED":
       case "STOP":
         this.#statusChanged();
+        break;
+      case "RESUME":
+        this.#resumed.resolve();
         break;
       default:
         break;

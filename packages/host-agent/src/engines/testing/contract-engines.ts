@@ -23,15 +23,15 @@ const variables = ["WRENN_FIRECRACKER_BIN", "WRENN_JAILER_BIN"] as const;
 export async function contractEngines(): Promise<ContractEngine[]> {
   const obstacle = await firecrackerObstacle();
   const reason = obstacle === null ? "" : `, skipped: ${obstacle}`;
-  return [
-    { title: `an engine (${engineUnderTest})`, choice: engineUnderTest, disks: disksUnderTest, skipped: false },
-    {
-      title: `an engine (firecracker${reason})`,
-      choice: "firecracker",
-      disks: "dm-snapshot",
-      skipped: obstacle !== null,
-    },
-  ];
+  const firecracker: ContractEngine = {
+    title: `an engine (firecracker${reason})`,
+    choice: "firecracker",
+    disks: "dm-snapshot",
+    skipped: obstacle !== null,
+  };
+  if (engineUnderTest === "firecracker") return [firecracker];
+  const title = `an engine (${engineUnderTest})`;
+  return [{ title, choice: engineUnderTest, disks: disksUnderTest, skipped: false }, firecracker];
 }
 
 /** The programs that the environment names. */

@@ -4,11 +4,10 @@ import { chmod, mkdir, mkdtemp, open, realpath, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type LayerId, newId, type SandboxId } from "@wrenn/contract";
-import { type Layout, run, wrennLayout } from "@wrenn/system";
+import { type Layout, wrennLayout } from "@wrenn/system";
+import { blockDevicesOf } from "../../../testing/block-devices.ts";
 import type { DiskChain, SandboxDisk } from "../../disks.ts";
-import { DeviceNames } from "../device-names.ts";
 import { DmSnapshotDisks } from "../dm-snapshot-disks.ts";
-import { blockDevices, loopDevices, mappedName } from "../sysfs.ts";
 
 export const chunk = 4_096;
 export const mebibyte = 1_048_576;
@@ -23,7 +22,6 @@ export class DiskStand {
   readonly sizeMib: number;
   /** Nothing but the root filesystem. */
   readonly bare: DiskChain;
-  readonly #names: DeviceNames;
 
   private constructor(root: string, rootfs: string, sizeMib: number) {
     this.layout = wrennLayout(root);
@@ -31,7 +29,6 @@ export class DiskStand {
     this.rootfs = rootfs;
     this.sizeMib = sizeMib;
     this.bare = { layers: [], rootfs };
-    this.#names = new DeviceNames(root);
   }
 
   /** @param parent the directory that all of it is made in */
@@ -91,10 +88,7 @@ export class DiskStand {
 
   /** All that there is of this stand on the host but files. */
   async devices(): Promise<string[]> {
-    const names = await Promise.all((await blockDevices("dm-")).map(mappedName));
-    const own = names.filter((name) => name !== null && (this.#names.isSandbox(name) || this.#names.isShared(name)));
-    const loops = (await loopDevices()).filter(({ file }) => file.startsWith(this.layout.root));
-    return [...own, ...loops.map(({ file }) => file)].map(String);
+    return blockDevicesOf(this.layout);
   }
 
   /** As a host agent that starts and finds no sandboxes. Throws when that leaves something. */
@@ -145,14 +139,4 @@ export async function missingFrom(device: string, writes: readonly Write[]): Pro
 /** What a chunk of the root filesystem holds. */
 export function original(at: number): Write {
   return { at, bytes: Buffer.alloc(chunk, at < 16 ? 0x11 : 0) };
-}
-
-/** Why a machine cannot run these tests; null for one that can. */
-export async function deviceMapperObstacle(): Promise<string | null> {
-  try {
-    const { stdout } = await run("dmsetup", ["targets"]);
-    return /^snapshot\s/m.test(stdout) ? null : "the kernel has no dm-snapshot";
-  } catch {
-    return "the kernel has no device-mapper";
-  }
 }
