@@ -64,13 +64,14 @@ export function encodeArea(area: number, diskChunks: readonly number[]): Buffer 
 }
 
 /**
- * `failed`: the kernel has given the disk up, because a write to the file failed. Null for what is no such file, or not of the kind that is
- * made here.
+ * `failed`: the kernel has given the disk up, because a write to the file failed. `blank`: nothing was ever written, not even the header. Null
+ * for what is no such file, or not of the kind that is made here.
  */
-export async function readState(handle: FileHandle): Promise<"valid" | "failed" | null> {
+export async function readState(handle: FileHandle): Promise<"valid" | "failed" | "blank" | null> {
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(headerBytes), 0, headerBytes, 0);
-  if (bytesRead < headerBytes || buffer.readUInt32LE(header.magic) !== magic) return null;
-  if (buffer.readUInt32LE(header.version) !== version) return null;
+  if (bytesRead < headerBytes) return null;
+  if (buffer.equals(Buffer.alloc(headerBytes))) return "blank";
+  if (buffer.readUInt32LE(header.magic) !== magic || buffer.readUInt32LE(header.version) !== version) return null;
   if (buffer.readUInt32LE(header.chunkSectors) !== chunkSectors) return null;
   return buffer.readUInt32LE(header.valid) === 1 ? "valid" : "failed";
 }

@@ -150,7 +150,7 @@ export class DmSnapshotDisks implements Disks {
       const target = await realpath(next);
       const isSwitched = present.some(({ file }) => file === target);
       // What was made for a switch that has not happened.
-      await clearUnused(await this.#loopsIn(path.dirname(target)));
+      await clearUnused(await this.#loopsIn(path.dirname(next)));
       await this.#shared.releaseAll();
       return isSwitched;
     });
@@ -204,8 +204,10 @@ export class DmSnapshotDisks implements Disks {
     return device;
   }
 
+  /** The loop devices of files in a directory, which need not be there any more. */
   async #loopsIn(directory: string): Promise<LoopDevice[]> {
-    const prefix = `${await realpath(directory)}${path.sep}`;
+    const { root } = this.#layout;
+    const prefix = path.join(await realpath(root), path.relative(root, directory), path.sep);
     return (await loopDevices()).filter(({ file }) => file.startsWith(prefix));
   }
 
@@ -221,19 +223,22 @@ export class DmSnapshotDisks implements Disks {
   }
 }
 
-/** An overlay that the kernel has given up is used again: what is attached anew was ended by that, or by something else. */
+/**
+ * An overlay that the kernel has given up is used again: what is attached anew was ended by that, or by something else. So is one whose
+ * header a power cut has kept from the host's disk.
+ */
 async function mend(overlay: string): Promise<void> {
   const handle = await open(overlay, constants.O_RDWR | constants.O_NOFOLLOW);
   try {
-    if ((await readState(handle)) === "failed") await makeValid(handle);
+    const state = await readState(handle);
+    if (state === null) throw damaged(overlay, notChanges);
+    if (state !== "valid") await makeValid(handle);
   } finally {
     await handle.close();
   }
 }
 
-/**
- * Writes what the kernel has cached for a device into the files below it; nothing when there is no such device.
- */
+/** Writes what the kernel has cached for a device into the files below it; nothing when there is no such device. */
 async function writeBack(device: string): Promise<void> {
   let handle;
   try {
