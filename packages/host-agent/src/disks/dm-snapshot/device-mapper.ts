@@ -52,6 +52,12 @@ export async function forgetLoadedTable(name: string): Promise<void> {
   await dmsetup(["clear", name]);
 }
 
+/** Whether the kernel has given a snapshot up. False when there is no such device. */
+export async function isInvalid(name: string): Promise<boolean> {
+  const { exitCode, stdout } = await attempt(["status", name]);
+  return exitCode === 0 && /^\d+ \d+ snapshot Invalid\b/.test(stdout);
+}
+
 /**
  * Removes a device that is about to be let go of.
  * @throws WrennError `disk_setup_failed` with dmsetup's words when something still holds it after a while

@@ -17,6 +17,7 @@ import {
   devicePath,
   findDevice,
   forgetLoadedTable,
+  isInvalid,
   loadTable,
   removeDevice,
   resumeDevice,
@@ -99,11 +100,12 @@ export class DmSnapshotDisks implements Disks {
   }
 
   async keepAsLayer({ sandboxId, file }: Pick<SandboxDisk, "sandboxId" | "file">, layer: LayerId): Promise<void> {
+    const name = this.#names.sandbox(sandboxId);
     try {
-      await writeBack(devicePath(this.#names.sandbox(sandboxId)));
+      await writeBack(devicePath(name));
     } finally {
       // That it has failed says more than the error by which it did.
-      await assertWritten(file);
+      await assertSound(name);
     }
     await linkAsLayer(file, this.#file(layer));
   }
@@ -129,7 +131,7 @@ export class DmSnapshotDisks implements Disks {
         try {
           // Everything is in the present overlay's file then, and nothing is added to it: as a layer it can have a device of its own.
           await suspendDevice(name);
-          await assertWritten(this.#file(kept));
+          await assertSound(name);
           await makeLast(this.#file(kept));
           const below = await this.#shared.ensure({ layers, rootfs }, next.sizeMib);
           await loadTable(name, snapshotTable(sectorsOf(next.sizeMib), below, `/dev/${loop}`));
@@ -255,8 +257,8 @@ async function writeBack(device: string): Promise<void> {
 }
 
 /** @throws WrennError `disk_failed` when the kernel has given the disk up */
-async function assertWritten(overlay: string): Promise<void> {
-  if ((await withRegularFile(overlay, readState)) === "failed") throw new WrennError("disk_failed");
+async function assertSound(name: string): Promise<void> {
+  if (await isInvalid(name)) throw new WrennError("disk_failed");
 }
 
 /** With the files of sealed layers, in their order. */
