@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { RawClient } from "../testing/raw-client.ts";
-import { RawConnection } from "../testing/raw-connection.ts";
-import { TestDatabase } from "../testing/test-database.ts";
-import { allowedOrigin, TestServer } from "../testing/test-server.ts";
+import { RawClient } from "./testing/raw-client.ts";
+import { RawConnection } from "./testing/raw-connection.ts";
+import { TestDatabase } from "./testing/test-database.ts";
+import { allowedOrigin, TestServer } from "./testing/test-server.ts";
 
 let database: TestDatabase;
 let server: TestServer;
