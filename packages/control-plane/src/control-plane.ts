@@ -225,6 +225,7 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     const operators = new Set([platformTeamId]);
     const stopping = new AbortController();
     const services = {
+      store,
       sandboxes,
       creations,
       freezing,

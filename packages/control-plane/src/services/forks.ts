@@ -2,6 +2,7 @@
 import { asWrennError, can, deadlines, newId, WrennError } from "@wrenn/contract";
 import type { ForkSandbox, hostAgentProto, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
 import type { HostClient } from "../hosts/host-client.ts";
+import { machineParts } from "../hosts/machine.ts";
 import { changeStatus } from "../store/change-status.ts";
 import { reserveCopies } from "../store/reservations.ts";
 import type { ReservedCopies } from "../store/reservations.ts";
@@ -25,14 +26,14 @@ export class Forks {
 
   /**
    * Answers once all copies run. Their environment is in the memory that they are copied with.
-   * @throws WrennError `sandbox_not_found`, `sandbox_busy`, `sandbox_died`, `sandbox_state_conflict`, `no_capacity`, or why the host could
-   * not; then there is no copy, and the sandbox is as it was
+   * @throws WrennError `sandbox_not_found`, `sandbox_busy`, `sandbox_died`, `sandbox_state_conflict`, `no_capacity`,
+   * `snapshot_incompatible`, or why the host could not; then there is no copy, and the sandbox is as it was
    */
   async fork(teamId: TeamId, id: SandboxId, ask: ForkSandbox): Promise<NamedSandboxRow[]> {
     for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
       const source = await this.#operations.get(teamId, id);
       if (!can.copy(source.status)) throw refusal(source);
-      const { id: hostId, client } = await this.#operations.hostOf(source);
+      const { id: hostId, client } = await this.#operations.hostOf(source, machineParts);
       const copies = Array.from({ length: ask.count }, () => ({
         id: newId("sandbox"),
         teamId,

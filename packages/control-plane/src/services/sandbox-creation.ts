@@ -53,7 +53,7 @@ export class SandboxCreation {
    * Answers once the sandbox runs.
    * @param prospect what `look` has found a moment ago
    * @throws WrennError `invalid_name`, `template_not_found`, `invalid_request` for a size that the snapshot does not have, `no_capacity`,
-   * `host_unavailable`, or why the host could not start it; `idempotency_conflict` when another request has taken the key meanwhile.
+   * `host_unavailable`, `snapshot_incompatible`, or why the host could not start it; `idempotency_conflict` when another request has taken the key meanwhile.
    */
   async create(
     teamId: TeamId,
@@ -80,8 +80,8 @@ export class SandboxCreation {
         deadlineMs: deadlines.createSandbox,
         ...(keyed === undefined ? {} : { keyed }),
       },
-      // A snapshot is where it was taken, and nowhere else.
-      loads.filter(({ host }) => template.host_id === null || template.host_id === host.id),
+      loads,
+      template.host_id === null ? null : { hostId: template.host_id, machine: template },
     );
     this.#lastHost = placement.client;
     // Handed to the guest and kept nowhere else: it may hold secrets.

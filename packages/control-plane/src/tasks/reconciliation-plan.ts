@@ -17,7 +17,16 @@ export type ExpectedSandbox = Pick<SandboxRow, "id" | "status" | "version" | "st
 };
 export type HeldSandbox = Pick<
   hostAgentProto.Sandbox,
-  "sandboxId" | "state" | "death" | "engine" | "memoryBackend" | "recoverable"
+  | "sandboxId"
+  | "state"
+  | "death"
+  | "engine"
+  | "engineVersion"
+  | "engineReason"
+  | "cpu"
+  | "diskFormat"
+  | "memoryBackend"
+  | "recoverable"
 >;
 
 export type Action<Row extends ExpectedSandbox = ExpectedSandbox> =

@@ -54,3 +54,13 @@ it("does without a limit on processors that a group above does not allow, and sa
   expect(cgroups.missing).toContain("cpu");
   expect(warnings).toHaveLength(1);
 });
+
+it("leaves this process in its groups when it expects a member", async () => {
+  const said: string[] = [];
+  const log = pino({ level: "debug" }, { write: (line) => void said.push(line) });
+  const others = await Cgroups.open(tag, log);
+  const before = await readFile("/proc/self/cgroup", "utf8");
+  await others.expectMember();
+  await expect(readFile("/proc/self/cgroup", "utf8")).resolves.toBe(before);
+  expect(said).toEqual([]);
+});

@@ -1,6 +1,6 @@
 import { pino } from "pino";
 import { expect, it } from "vitest";
-import { Cgroups, selectHierarchies } from "./cgroups.ts";
+import { Cgroups, ownGroup, selectHierarchies } from "./cgroups.ts";
 
 const log = pino({ level: "silent" });
 
@@ -43,4 +43,12 @@ it("reports what a machine lacks", () => {
 it("finds nothing where there is nothing", () => {
   expect(selectHierarchies("", "")).toEqual([]);
   expect(selectHierarchies(unified, "")).toEqual([]);
+});
+
+it("finds the group that a process is in, in a hierarchy of either kind", () => {
+  const text = "9:name=systemd:/init\n5:memory:/jobs/a:b\n2:cpu,cpuacct:/\n0::/unified\n";
+  expect(ownGroup(text, { version: 1, controllers: ["memory"] })).toBe("/jobs/a:b");
+  expect(ownGroup(text, { version: 1, controllers: ["cpu"] })).toBe("/");
+  expect(ownGroup(text, { version: 2, controllers: ["pids"] })).toBe("/unified");
+  expect(ownGroup(text, { version: 1, controllers: ["pids"] })).toBeNull();
 });

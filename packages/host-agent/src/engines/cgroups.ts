@@ -58,19 +58,19 @@ export function selectHierarchies(mountInfo: string, unifiedControllers: string)
 export class Cgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
   readonly #group: string;
-  readonly #log: Pick<BaseLogger, "warn">;
+  readonly #log: Pick<BaseLogger, "warn" | "debug">;
   /** Controllers that took no limit when a group was made. */
   readonly #refused = new Set<CgroupController>();
 
   /** @param instance tells the groups of one WRENN_DIR from another's */
-  constructor(hierarchies: readonly CgroupHierarchy[], instance: string, log: Pick<BaseLogger, "warn">) {
+  constructor(hierarchies: readonly CgroupHierarchy[], instance: string, log: Pick<BaseLogger, "warn" | "debug">) {
     this.#hierarchies = hierarchies;
     this.#log = log;
     this.#group = path.join("wrenn", instance);
   }
 
   /** Finds the hierarchies and makes this instance's group in each; one that cannot be used is left out. */
-  static async open(instance: string, log: Pick<BaseLogger, "warn">): Promise<Cgroups> {
+  static async open(instance: string, log: Pick<BaseLogger, "warn" | "debug">): Promise<Cgroups> {
     const mountInfo = await readFile("/proc/self/mountinfo", "utf8");
     const unifiedMount = parseMounts(mountInfo).find((mount) => mount.type === "cgroup2")?.mountPoint;
     const unified = unifiedMount === undefined ? "" : await readIfThere(path.join(unifiedMount, "cgroup.controllers"));
@@ -97,6 +97,23 @@ export class Cgroups {
       procsFiles.push(path.join(directory, "cgroup.procs"));
     }
     return { procsFiles };
+  }
+
+  /**
+   * Says that a process is about to join a group. The first to join after a while waits about 10 ms for the kernel, which has to see every
+   * processor pass through (percpu_down_write in cgroup_attach_lock); those that follow do not. So this process joins a group that it
+   * is in already, while other things are done. Nothing is promised: a failure costs that time and nothing else.
+   */
+  async expectMember(): Promise<void> {
+    const [hierarchy] = this.#hierarchies;
+    if (hierarchy === undefined) return;
+    try {
+      const own = ownGroup(await readFile("/proc/self/cgroup", "utf8"), hierarchy);
+      if (own === null) return;
+      await writeFile(path.join(hierarchy.mountPoint, own, "cgroup.procs"), String(process.pid), { flag: "r+" });
+    } catch (error) {
+      this.#log.debug({ err: error }, "could not prepare for a process to join a control group");
+    }
   }
 
   /** Removes the group, and ends whatever is still in it; that it is gone already is no error. */
@@ -150,6 +167,22 @@ export class Cgroups {
   #directory(hierarchy: CgroupHierarchy, name: string): string {
     return path.join(hierarchy.mountPoint, this.#group, name);
   }
+}
+
+/**
+ * Which group of a hierarchy a process is in, relative to the hierarchy's root.
+ * @param cgroups the content of /proc/PID/cgroup (cgroups(7)): `number:controllers:path`, without controllers for v2
+ */
+export function ownGroup(
+  cgroups: string,
+  { version, controllers }: Omit<CgroupHierarchy, "mountPoint">,
+): string | null {
+  for (const line of cgroups.split("\n")) {
+    const [, names = "", ...rest] = line.split(":");
+    const found = version === 2 ? names === "" : controllers.some((name) => names.split(",").includes(name));
+    if (found && rest.length > 0) return rest.join(":");
+  }
+  return null;
 }
 
 interface Mount {

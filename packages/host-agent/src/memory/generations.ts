@@ -115,13 +115,13 @@ export class Generations {
     }
   }
 
-  /** @throws WrennError `snapshot_incompatible`, naming both machines; `snapshot_damaged` when a file is missing or changed */
+  /** @throws WrennError of `assertSameMachine`; `snapshot_damaged` when a file is missing or changed */
   async assertRestorable(manifest: GenerationManifest, machine: MachineIdentity): Promise<void> {
     assertSameMachine(manifest.machine, machine);
     const files = this.layout.generation(manifest.id);
     await assertFiles(this.layout, files.header(manifest.memory.header), manifest);
     const { layers, bytes } = manifest.disk;
-    const cut = (await diskBytes(this.layout, layers)).findIndex((found, index) => found !== bytes[index]);
+    const cut = (await diskBytes(this.layout, manifest.disk)).findIndex((found, index) => found !== bytes[index]);
     if (cut !== -1) {
       const message = "A layer of the disk is not as long as it was.";
       throw new WrennError("snapshot_damaged", { message, details: { generation: manifest.id, layer: layers[cut] } });
@@ -161,7 +161,8 @@ export class Generations {
   }
 }
 
-function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
+/** @throws WrennError `snapshot_incompatible`, naming both machines */
+export function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
   const keys = ["engine", "version", "cpu", "machine"] as const;
   const different = keys.filter((key) => frozen[key] !== present[key]);
   if (different.length === 0) return;

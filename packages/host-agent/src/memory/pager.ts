@@ -21,8 +21,8 @@ export interface CaptureRequest {
   /** The process whose memory it is. Its guest stands still. */
   readonly pid: number;
   readonly memoryMib: number;
-  /** How guest memory is found in it: by the file that it maps, or by what its pager has written down. */
-  readonly mapped: { readonly file: string } | { readonly status: string };
+  /** How guest memory is found in it: by the file that it maps, or by what its pager has written down. Or where it has written it itself. */
+  readonly mapped: { readonly file: string } | { readonly status: string } | { readonly written: string };
   /** The header of the image that it started from; null for a boot. */
   readonly parentHeader: string | null;
   /** Where what has changed is written. When nothing has, there is no such layer afterwards. */
@@ -114,10 +114,9 @@ export class PagerProgram {
   /** @throws WrennError `snapshot_damaged` for a parent that cannot be read, `host_out_of_disk`, `engine_failed` */
   async capture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureResult> {
     const { pid, memoryMib, mapped, parentHeader, layer, header } = request;
-    const region =
-      "file" in mapped ? ["--mapped-file", mapped.file] : ["--address", await regionAddress(mapped.status)];
     const args = [
-      ["--pid", String(pid), "--memory-size", String(memoryMib * mebibyte), ...region],
+      await placeOf(pid, mapped),
+      ["--memory-size", String(memoryMib * mebibyte)],
       parentHeader === null ? [] : ["--parent", parentHeader],
       ["--layers", this.#layout.layers, "--layer", layer, "--header", header],
     ];
@@ -207,6 +206,13 @@ export class PagerProgram {
 /** A pager that runs already, perhaps since the life of another host agent process. */
 export function pagerOf(identity: ProcessIdentity, files: SandboxLayout): Pager {
   return { identity, status: () => readStatus(files.pagerStatus) };
+}
+
+/** Where guest memory is, in the program's words. */
+async function placeOf(pid: number, mapped: CaptureRequest["mapped"]): Promise<string[]> {
+  if ("written" in mapped) return ["--memory-file", mapped.written];
+  const place = "file" in mapped ? ["--mapped-file", mapped.file] : ["--address", await regionAddress(mapped.status)];
+  return ["--pid", String(pid), ...place];
 }
 
 /** Where in the engine's process guest memory begins, as `wrenn-pager capture` wants it. */

@@ -1,5 +1,5 @@
 /** Makes a VM's memory ready to be mapped or served: blank for a boot, one file where the frozen image is flat, else a pager. */
-import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
+import { type GenerationId, type LayerId, type MemoryBackend, WrennError } from "@wrenn/contract";
 import { makeBlankMemory } from "../engines/blank-memory.ts";
 import type { CgroupMembership } from "../engines/cgroups.ts";
 import type { GuestMemory } from "../engines/engine.ts";
@@ -82,12 +82,19 @@ export async function whileServed(holdings: Holdings, signal: AbortSignal, work:
   }
 }
 
+/** In which ways frozen memory can come back on this host. */
+export function usableBackends({
+  memoryChoice,
+  servesPages,
+}: Pick<SandboxContext, "memoryChoice" | "servesPages">): MemoryBackend[] {
+  // A cold boot maps a file in any case.
+  return servesPages && memoryChoice !== "file" ? ["file", "uffd"] : ["file"];
+}
+
 /** The same state, folded first where this host cannot serve pages, or is told not to. */
-async function flatImage(
-  { memoryChoice, servesPages, folds, generations }: SandboxContext,
-  manifest: GenerationManifest,
-): Promise<GenerationManifest> {
-  if (manifest.memory.flat || (servesPages && memoryChoice !== "file")) return manifest;
+async function flatImage(context: SandboxContext, manifest: GenerationManifest): Promise<GenerationManifest> {
+  if (manifest.memory.flat || usableBackends(context).includes("uffd")) return manifest;
+  const { folds, generations } = context;
   folds.add(manifest.id, { flat: true });
   await folds.idle();
   return generations.read(manifest.id);
