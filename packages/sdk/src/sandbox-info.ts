@@ -32,7 +32,7 @@ export interface SandboxInfo {
   /** `qemu-kvm` or `qemu-tcg`; null until it has started. */
   engine: string | null;
   /**
-   * How it gets the memory that it was frozen with: `file`, mapped from one file, or `uffd`, page by page on demand. Null while
+   * How it gets the memory that it was frozen with: `file`, mapped from files, or `uffd`, page by page on demand. Null while
    * it does not run.
    */
   memoryBackend: MemoryBackend | null;

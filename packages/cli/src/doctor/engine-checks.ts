@@ -80,7 +80,7 @@ export function controllersOf(mountInfo: string): { older: string[]; unifiedMoun
 async function checkUserfaultfd(): Promise<Outcome> {
   if (await servesPages()) return ok("by /dev/userfaultfd: a resumed sandbox gets its memory page by page");
   return warning(
-    "no /dev/userfaultfd: a sandbox's frozen memory is folded into one file before it is resumed, which takes longer",
+    "no /dev/userfaultfd: a sandbox's frozen memory is read whole, or folded into one file, before it is resumed, which takes longer",
     "Use Linux 6.1 or newer.",
   );
 }

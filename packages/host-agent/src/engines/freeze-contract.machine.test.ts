@@ -68,7 +68,8 @@ describe.each([{ choice: "tcg" as const }])("an engine ($choice)", ({ choice }) 
     return { ...prepared, vm: await bench.start(engine, await bench.thawing(frozen, prepared, backend)) };
   }
 
-  describe.each([{ backend: "file" }, { backend: "uffd" }] as const)("with memory by $backend", ({ backend }) => {
+  const backends = [{ backend: "file" }, { backend: "layers" }, { backend: "uffd" }] as const;
+  describe.each(backends)("with memory by $backend", ({ backend }) => {
     it("lets a frozen guest go on elsewhere as another user, with its processes, memory and files", async () => {
       const places = await Promise.all([restore(backend), restore(backend)]);
       for (const { slot } of places) {

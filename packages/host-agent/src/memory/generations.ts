@@ -9,10 +9,13 @@ import { type GenerationManifest, layersOf, type MachineIdentity } from "./manif
 import type { PagerProgram } from "./pager.ts";
 import { Pins } from "./pins.ts";
 import { readManifest } from "./read-manifest.ts";
-import { asDiskError } from "./sizes.ts";
+import { asDiskError, usedBytesIn } from "./sizes.ts";
 
 /** A hint is not worth more; it names some thousands of pages. */
 const maxWorkingSetBytes = 16_777_216;
+
+/** How many checked layers and images are remembered: many times what sandboxes of one host start from. */
+const mostRemembered = 4_096;
 
 /** A frozen state that garbage collection leaves alone, whatever else happens to it. */
 export interface HeldGeneration {
@@ -25,7 +28,10 @@ export class Generations {
   readonly pins = new Pins();
   readonly layout: Layout;
   readonly #pager: Pick<PagerProgram, "verify">;
-  readonly #verified = new Map<LayerId, Promise<void>>();
+  /** Layers that were read whole. */
+  readonly #read = new Set<LayerId>();
+  /** By header, or by the layer of a flat image: the check of what is mapped, and what came of it. */
+  readonly #verified = new Map<string, Promise<LayerId | null>>();
 
   private constructor(layout: Layout, pager: Pick<PagerProgram, "verify">) {
     this.layout = layout;
@@ -126,21 +132,38 @@ export class Generations {
   }
 
   /**
-   * Reads a flat image whole before this process has it mapped for the first time: nobody checks what an engine maps. What a pager
-   * serves it checks itself.
+   * Reads an image whole before this process has it mapped for the first time: nobody checks what an engine maps. What a pager serves
+   * it checks itself.
+   * @returns a layer whose parts all lie at their own addresses, by which mapped memory is found again; null where there is none
    * @throws WrennError `snapshot_damaged`
    */
-  async verifyOnce(manifest: GenerationManifest): Promise<void> {
-    const [layer] = manifest.memory.layers;
-    if (!manifest.memory.flat || layer === undefined) return;
-    let verified = this.#verified.get(layer);
+  async verifyOnce({ id, memory }: GenerationManifest): Promise<LayerId | null> {
+    const header = this.layout.generation(id).header(memory.header);
+    const key = memory.flat ? memory.layers.join() : header;
+    let verified = this.#verified.get(key);
     if (verified === undefined) {
-      verified = this.#pager.verify(this.layout.generation(manifest.id).header(manifest.memory.header));
-      this.#verified.set(layer, verified);
+      verified = this.#verify(header, memory.layers);
+      this.#verified.set(key, verified);
+      forgetOldest(this.#verified);
       // It may be mended, or was only out of time.
-      verified.catch(() => this.#verified.delete(layer));
+      verified.catch(() => this.#verified.delete(key));
     }
-    await verified;
+    return verified;
+  }
+
+  /** What `verifyOnce` would have to read, in bytes. */
+  async unverifiedBytes({ memory }: GenerationManifest): Promise<number> {
+    const unread = memory.layers.filter((layer) => !this.#read.has(layer));
+    const sizes = await Promise.all(unread.map((layer) => usedBytesIn(this.layout.layer(layer).directory)));
+    return sizes.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  async #verify(header: string, layers: readonly LayerId[]): Promise<LayerId | null> {
+    const known = layers.filter((layer) => this.#read.has(layer));
+    const inPlace = await this.#pager.verify(header, known);
+    for (const layer of layers) this.#read.add(layer);
+    forgetOldest(this.#read);
+    return inPlace;
   }
 
   /** Keeps what a pager recorded of the pages that were needed first, for the next start from this generation. */
@@ -150,6 +173,14 @@ export class Generations {
     await this.using(id, async () => {
       await writeDurably(this.layout.generation(id).workingSet, content, { mode: 0o400 });
     });
+  }
+}
+
+/** One that is needed again is only checked again. */
+function forgetOldest(remembered: Map<string, unknown> | Set<LayerId>): void {
+  for (const oldest of remembered.keys()) {
+    if (remembered.size <= mostRemembered) return;
+    remembered.delete(oldest as LayerId);
   }
 }
 

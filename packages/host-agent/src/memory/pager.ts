@@ -21,8 +21,11 @@ export interface CaptureRequest {
   /** The process whose memory it is. Its guest stands still. */
   readonly pid: number;
   readonly memoryMib: number;
-  /** How guest memory is found in it: by the file that it maps, or by what its pager has written down. */
-  readonly mapped: { readonly file: string } | { readonly status: string };
+  /**
+   * How guest memory is found in it: by the file that it maps, by one of several, each part of which lies at its own address, or by what
+   * its pager has written down.
+   */
+  readonly mapped: { readonly file: string } | { readonly layeredOver: string } | { readonly status: string };
   /** The header of the image that it started from; null for a boot. */
   readonly parentHeader: string | null;
   /** Where what has changed is written. When nothing has, there is no such layer afterwards. */
@@ -87,6 +90,8 @@ const captureSchema = imageSchema.extend({
 
 const inspectSchema = imageSchema.extend({ memory_size: z.number().int() });
 
+const verifySchema = z.object({ in_place: idSchema("layer").nullable() });
+
 const failureSchema = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
 
 /** The program's own codes (docs/memory-images.md), where ours says more than that it failed. */
@@ -114,8 +119,7 @@ export class PagerProgram {
   /** @throws WrennError `snapshot_damaged` for a parent that cannot be read, `host_out_of_disk`, `engine_failed` */
   async capture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureResult> {
     const { pid, memoryMib, mapped, parentHeader, layer, header } = request;
-    const region =
-      "file" in mapped ? ["--mapped-file", mapped.file] : ["--address", await regionAddress(mapped.status)];
+    const region = await regionArguments(mapped);
     const args = [
       ["--pid", String(pid), "--memory-size", String(memoryMib * mebibyte), ...region],
       parentHeader === null ? [] : ["--parent", parentHeader],
@@ -141,10 +145,14 @@ export class PagerProgram {
     return imageSchema.parse(await this.#run(["fold", ...args], { timeoutMs: deadlines.memoryFold, signal }));
   }
 
-  /** Reads every byte of every layer. @throws WrennError `snapshot_damaged` */
-  async verify(header: string): Promise<void> {
-    const args = ["--header", header, "--layers", this.#layout.layers];
-    await this.#run(["verify", ...args], { timeoutMs: deadlines.memoryVerify });
+  /**
+   * Reads every byte of every layer but those known already.
+   * @returns a layer of which every part lies at its own address, if there is one
+   * @throws WrennError `snapshot_damaged`
+   */
+  async verify(header: string, known: readonly LayerId[]): Promise<LayerId | null> {
+    const args = ["--header", header, "--layers", this.#layout.layers, ...known.flatMap((layer) => ["--known", layer])];
+    return verifySchema.parse(await this.#run(["verify", ...args], { timeoutMs: deadlines.memoryVerify })).in_place;
   }
 
   /** What a header says. @throws WrennError `snapshot_damaged` */
@@ -207,6 +215,12 @@ export class PagerProgram {
 /** A pager that runs already, perhaps since the life of another host agent process. */
 export function pagerOf(identity: ProcessIdentity, files: SandboxLayout): Pager {
   return { identity, status: () => readStatus(files.pagerStatus) };
+}
+
+async function regionArguments(mapped: CaptureRequest["mapped"]): Promise<string[]> {
+  if ("file" in mapped) return ["--mapped-file", mapped.file];
+  if ("layeredOver" in mapped) return ["--layered-over", mapped.layeredOver];
+  return ["--address", await regionAddress(mapped.status)];
 }
 
 /** Where in the engine's process guest memory begins, as `wrenn-pager capture` wants it. */

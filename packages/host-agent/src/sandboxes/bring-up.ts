@@ -19,7 +19,7 @@ import { overlayOf } from "./disk-switch.ts";
 import { endEngine, endPager, releaseMemory, releaseSlot, removeDirectory, removeOverlays } from "./free.ts";
 import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
 import type { Disk, Journal, RunningJournal, SandboxFacts } from "./journal.ts";
-import { openMemory, type OpenMemory, whileServed } from "./open-memory.ts";
+import { checkMemory, openMemory, type OpenMemory, whileServed } from "./open-memory.ts";
 import { StepClock } from "./step-clock.ts";
 
 /** What a journal names while a VM is brought up. */
@@ -113,6 +113,10 @@ class Ascent {
       },
       undo: () => cgroups.remove(facts.sandboxId),
     };
+    const check: Step = {
+      name: "check the memory",
+      run: () => checkMemory(this.#context, { manifest: this.#manifest(), mapsLayers: this.#engine.mapsLayers }),
+    };
     return [
       this.#clock.step({
         name: "admit",
@@ -134,7 +138,7 @@ class Ascent {
         run: () => this.#openJournal(),
         undo: () => this.#closeJournal(),
       }),
-      inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup)]),
+      inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup), this.#clock.step(check)]),
       this.#clock.step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
       this.#clock.step({
         name: source.from === "boot" ? "boot" : "restore",
@@ -219,9 +223,9 @@ class Ascent {
   }
 
   async #openMemory(): Promise<void> {
-    const { facts, source } = this.#plan;
-    const manifest = source.from === "frozen" ? source.manifest : null;
-    const request = { facts, manifest, uid: this.#slot().uid, cgroup: this.#cgroup };
+    const { facts } = this.#plan;
+    const { mapsLayers } = this.#engine;
+    const request = { facts, mapsLayers, manifest: this.#manifest(), uid: this.#slot().uid, cgroup: this.#cgroup };
     this.#memory = await openMemory(this.#context, request, this.#progress.holdings, this.#signal);
   }
 
@@ -278,6 +282,11 @@ class Ascent {
   #underWay(): Journal {
     const { process } = this.#progress.holdings;
     return this.#plan.underWay({ slot: this.#slot().index, process, steps: [] });
+  }
+
+  #manifest(): GenerationManifest | null {
+    const { source } = this.#plan;
+    return source.from === "frozen" ? source.manifest : null;
   }
 
   #slot(): Slot {

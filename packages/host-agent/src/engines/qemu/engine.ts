@@ -39,6 +39,7 @@ export class QemuEngine implements Engine {
   readonly kind: EngineKind;
   readonly version: string;
   readonly reason: string;
+  readonly mapsLayers = true;
   readonly #options: QemuEngineOptions;
 
   constructor(options: QemuEngineOptions) {
