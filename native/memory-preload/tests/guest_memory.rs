@@ -53,13 +53,12 @@ fn start_with(configuration: &str, files: &[(&File, RawFd)]) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let inherit = move || {
         for &(descriptor, number) in &files {
-            // SAFETY: these requests take numbers.
-            let set = unsafe {
-                if descriptor == number {
-                    libc::fcntl(descriptor, libc::F_SETFD, 0)
-                } else {
-                    libc::dup2(descriptor, number)
-                }
+            let set = if descriptor == number {
+                // SAFETY: this request takes a number.
+                unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) }
+            } else {
+                // SAFETY: takes numbers.
+                unsafe { libc::dup2(descriptor, number) }
             };
             if set < 0 {
                 return Err(io::Error::last_os_error());
