@@ -151,7 +151,8 @@ describe("what is damaged", () => {
   it("is found before layers are mapped, and those that are known are not read again", async () => {
     const known: (readonly string[])[] = [];
     const base = await states.publish();
-    const [layer = null] = base.memory.layers;
+    const [layer] = base.memory.layers;
+    if (layer === undefined) throw new Error("It has one.");
     const generations = await Generations.open(states.layout, {
       verify: async (_header, layers) => {
         known.push(layers);
@@ -168,6 +169,11 @@ describe("what is damaged", () => {
     ]);
     expect(known).toEqual([[], [layer]]);
     expect(await generations.unverifiedBytes(layered)).toBe(0);
+    // A file that is not what it was is not known.
+    await writeFile(states.layout.layer(layer).memory, "changed");
+    expect(await generations.unverifiedBytes(layered)).toBeGreaterThan(0);
+    await generations.verifyOnce(layered);
+    expect(known).toEqual([[], [layer], [layered.memory.layers[0]]]);
   });
 });
 

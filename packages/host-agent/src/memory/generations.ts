@@ -1,8 +1,16 @@
 /** The committed states on this machine. */
 import { createHash } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import { lstat, mkdir, readFile } from "node:fs/promises";
 import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
-import { type Layout, readUntrusted, syncDirectory, syncFilesIn, writeDurably, writeJsonDurably } from "@wrenn/system";
+import {
+  isMissingFile,
+  type Layout,
+  readUntrusted,
+  syncDirectory,
+  syncFilesIn,
+  writeDurably,
+  writeJsonDurably,
+} from "@wrenn/system";
 import { passable } from "../directories.ts";
 import { assertFiles, diskBytes, GenerationDraft } from "./draft.ts";
 import { type GenerationManifest, layersOf, type MachineIdentity } from "./manifest.ts";
@@ -17,6 +25,12 @@ const maxWorkingSetBytes = 16_777_216;
 /** How many checked layers and images are remembered: many times what sandboxes of one host start from. */
 const mostRemembered = 4_096;
 
+interface LayerFile {
+  readonly layer: LayerId;
+  /** As `fileAsItIs` says. */
+  readonly file: string;
+}
+
 /** A frozen state that garbage collection leaves alone, whatever else happens to it. */
 export interface HeldGeneration {
   readonly manifest: GenerationManifest;
@@ -28,9 +42,9 @@ export class Generations {
   readonly pins = new Pins();
   readonly layout: Layout;
   readonly #pager: Pick<PagerProgram, "verify">;
-  /** Layers that were read whole. */
-  readonly #read = new Set<LayerId>();
-  /** By header, or by the layer of a flat image: the check of what is mapped, and what came of it. */
+  /** Files of layers that were read whole, as they were then. */
+  readonly #read = new Set<string>();
+  /** By all files of an image, as they were then: the check of what is mapped, and what came of it. */
   readonly #verified = new Map<string, Promise<LayerId | null>>();
 
   private constructor(layout: Layout, pager: Pick<PagerProgram, "verify">) {
@@ -132,17 +146,18 @@ export class Generations {
   }
 
   /**
-   * Reads an image whole before this process has it mapped for the first time: nobody checks what an engine maps. What a pager serves
-   * it checks itself.
+   * Reads an image whole before this process has it mapped for the first time, or again after a file of it has changed: nobody checks what
+   * an engine maps. What a pager serves it checks itself.
    * @returns a layer whose parts all lie at their own addresses, by which mapped memory is found again; null where there is none
    * @throws WrennError `snapshot_damaged`
    */
   async verifyOnce({ id, memory }: GenerationManifest): Promise<LayerId | null> {
     const header = this.layout.generation(id).header(memory.header);
-    const key = memory.flat ? memory.layers.join() : header;
+    const layers = await this.#filesOf(memory.layers);
+    const key = [await fileAsItIs(header), ...layers.map(({ file }) => file)].join();
     let verified = this.#verified.get(key);
     if (verified === undefined) {
-      verified = this.#verify(header, memory.layers);
+      verified = this.#verify(header, layers);
       this.#verified.set(key, verified);
       forgetOldest(this.#verified);
       // It may be mended, or was only out of time.
@@ -153,15 +168,21 @@ export class Generations {
 
   /** What `verifyOnce` would have to read, in bytes. */
   async unverifiedBytes({ memory }: GenerationManifest): Promise<number> {
-    const unread = memory.layers.filter((layer) => !this.#read.has(layer));
-    const sizes = await Promise.all(unread.map((layer) => usedBytesIn(this.layout.layer(layer).directory)));
+    const unread = (await this.#filesOf(memory.layers)).filter(({ file }) => !this.#read.has(file));
+    const sizes = await Promise.all(unread.map(({ layer }) => usedBytesIn(this.layout.layer(layer).directory)));
     return sizes.reduce((sum, bytes) => sum + bytes, 0);
   }
 
-  async #verify(header: string, layers: readonly LayerId[]): Promise<LayerId | null> {
-    const known = layers.filter((layer) => this.#read.has(layer));
+  async #filesOf(layers: readonly LayerId[]): Promise<LayerFile[]> {
+    return Promise.all(
+      layers.map(async (layer) => ({ layer, file: await fileAsItIs(this.layout.layer(layer).memory) })),
+    );
+  }
+
+  async #verify(header: string, layers: readonly LayerFile[]): Promise<LayerId | null> {
+    const known = layers.filter(({ file }) => this.#read.has(file)).map(({ layer }) => layer);
     const inPlace = await this.#pager.verify(header, known);
-    for (const layer of layers) this.#read.add(layer);
+    for (const { file } of layers) this.#read.add(file);
     forgetOldest(this.#read);
     return inPlace;
   }
@@ -176,11 +197,26 @@ export class Generations {
   }
 }
 
+/** A file, and what changes when it is written or replaced. @throws WrennError `snapshot_damaged` when it is not there */
+async function fileAsItIs(file: string): Promise<string> {
+  try {
+    const { ino, size, mtimeMs } = await lstat(file);
+    return [file, ino, size, mtimeMs].join(":");
+  } catch (cause) {
+    if (!isMissingFile(cause)) throw cause;
+    throw new WrennError("snapshot_damaged", {
+      message: "A file of a frozen state is missing.",
+      details: { file },
+      cause,
+    });
+  }
+}
+
 /** One that is needed again is only checked again. */
-function forgetOldest(remembered: Map<string, unknown> | Set<LayerId>): void {
+function forgetOldest(remembered: Map<string, unknown> | Set<string>): void {
   for (const oldest of remembered.keys()) {
     if (remembered.size <= mostRemembered) return;
-    remembered.delete(oldest as LayerId);
+    remembered.delete(oldest);
   }
 }
 
