@@ -12,7 +12,7 @@ import { type FrozenVm, guestAnswers, type PreparedVm, VmBench } from "./testing
 import { enginesGid, jailsGid } from "./users.ts";
 
 for (const { title, choice, disks, skipped } of await contractEngines()) {
-  describe.skipIf(skipped)(title, () => {
+  describe.skipIf(skipped)(`an engine (${title})`, () => {
     const isFirecracker = choice === "firecracker";
     let bench: VmBench;
     let engine: Engine;
