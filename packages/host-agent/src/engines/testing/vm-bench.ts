@@ -95,8 +95,10 @@ export class VmBench {
       return new FirecrackerEngine({ program, reason: "It is what this test is about." });
     }
     const bootFiles = () => findBootFiles(this.layout);
-    const disks = { current: { openedAs: "qcow2" }, reason: "These tests have no others." } as const;
-    return new Engines({ layout, cgroups: this.cgroups, choice, programs: {}, disks, bootFiles }).current();
+    const { firecracker, jailer } = firecrackerPrograms();
+    const named = firecracker === "" || jailer === "" ? {} : { firecracker, jailer };
+    const disks = { current: this.disks, reason: "These are the disks that this test has." };
+    return new Engines({ layout, cgroups: this.cgroups, choice, programs: named, disks, bootFiles }).current();
   }
 
   /** A slot, a directory, a disk and a cgroup. */
