@@ -12,11 +12,11 @@ let database: TestDatabase;
 let server: TestServer;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
+  database = await TestDatabase.start({ own: true });
 });
 afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database);
+  server = await TestServer.start({}, database);
 });
 afterEach(async () => server.stop());
 
