@@ -126,6 +126,7 @@ it.each([
   { printed: "Kernel panic - not syncing: VFS: Unable to mount\n", log: "exit_code=0\n", code: "guest_panicked" },
   { printed: "bye\n", log: "Firecracker exiting successfully. exit_code=0\n", code: "guest_powered_off" },
   { printed: "bye\n", log: "Shutting down VM after intercepting signal\n", code: "vm_died" },
+  { printed: "Kernel panic - not syncing: of an earlier start\n", log: "Running Firecracker\n", code: "vm_died" },
 ])("tells by its last words that it is $code", async ({ printed, log, code }) => {
   const adopted = await adopt();
   for (const [pipe, words] of [

@@ -173,17 +173,17 @@ export class FirecrackerVm implements VirtualMachine {
     await this.#output.close();
   }
 
-  /** Firecracker ends with its guest. What the guest and it said last tells why. */
+  /** Firecracker ends well when its guest has reset itself, after a panic too. What the console has of an earlier start says nothing else. */
   async #processGone(): Promise<void> {
     if (this.#vigil.over) return;
     await this.#output.drain();
     const console = await this.#output.consoleTail();
-    if (console.includes("Kernel panic - not syncing")) {
-      await this.#vigil.report("guest_panicked", `The guest's kernel panicked${panicReason(console)}.`);
-    } else if (await this.#output.saysExitedWell()) {
-      await this.#vigil.report("guest_powered_off", "The guest powered off or restarted itself.");
-    } else {
+    if (!(await this.#output.saysExitedWell())) {
       await this.#vigil.report("vm_died", "The virtual machine's process ended unexpectedly.");
+    } else if (console.includes("Kernel panic - not syncing")) {
+      await this.#vigil.report("guest_panicked", `The guest's kernel panicked${panicReason(console)}.`);
+    } else {
+      await this.#vigil.report("guest_powered_off", "The guest powered off or restarted itself.");
     }
     await this.#output.close();
   }
