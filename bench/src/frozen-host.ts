@@ -188,7 +188,7 @@ export async function goldenGuest(layout: Layout, scratch: string): Promise<Froz
   const [memoryLayer = ""] = memory.layers;
   const [diskLayer = ""] = disk.layers;
   const overlay = path.join(scratch, "empty.qcow2");
-  const { disk: diskFile } = layout.layer(parseUuid("layer", diskLayer));
+  const diskFile = layout.layer(parseUuid("layer", diskLayer)).disk("qcow2");
   await makeOverlay(overlay, diskFile);
   const { memory: memoryFile } = layout.layer(parseUuid("layer", memoryLayer));
   return {

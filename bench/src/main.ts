@@ -7,6 +7,7 @@ import { measureGuestAgent } from "./benchmarks/guest-agent.ts";
 import { measureGuestCall } from "./benchmarks/guest-call.ts";
 import { measureGuestCommand } from "./benchmarks/guest-command.ts";
 import { measureDensity } from "./benchmarks/density.ts";
+import { measureDiskAttach } from "./benchmarks/disk-attach.ts";
 import { measureExecStreams } from "./benchmarks/exec-streams.ts";
 import { measureFileTransfer } from "./benchmarks/file-transfer.ts";
 import { measureLauncher } from "./benchmarks/launcher.ts";
@@ -44,6 +45,7 @@ const benchmarks: Record<string, Benchmark> = {
   resume: { runs: 20, measure: (_server, runs) => measureResume(runs) },
   fork: { runs: 8, measure: (_server, runs) => measureFork(runs) },
   steps: { runs: 10, measure: (_server, runs) => measureSteps(runs) },
+  "disk-attach": { runs: 10, measure: (_server, runs) => measureDiskAttach(runs) },
   density: { runs: 1, measure: () => measureDensity() },
   pager: { runs: 10, measure: (_server, runs) => measurePager(runs) },
   /** Its runs are minutes. */

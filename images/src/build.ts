@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename } from "node:fs/promises";
 import path from "node:path";
 import { WrennError } from "@wrenn/contract";
-import { isMissingFile, pollUntil, run, runUnchecked, syncDirectory, type Layout } from "@wrenn/system";
+import { isMissingFile, makeDirectory, pollUntil, run, runUnchecked, syncDirectory, type Layout } from "@wrenn/system";
 import { scratchPrefix } from "./paths.ts";
 
 export interface BuildOptions {
@@ -38,7 +38,7 @@ export function toolOptions(options: Pick<BuildOptions, "onProgress" | "signal">
 
 /** Makes an empty directory and removes whatever earlier, interrupted builds left beside it. */
 export async function freshScratch(directory: string): Promise<void> {
-  await mkdir(path.dirname(directory), { recursive: true });
+  await makeDirectory(path.dirname(directory));
   await removeScratch(path.dirname(directory));
   await mkdir(directory);
 }

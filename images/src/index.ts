@@ -1,7 +1,10 @@
 export { refreshingPackageLists } from "./apt-lists.ts";
+export { bootstrapTree } from "./bootstrap-tree.ts";
 export type { BuildOptions } from "./build.ts";
-export { removeScratch } from "./build.ts";
+export { contentName, freshScratch, publishDirectory, removeScratch, removeTree, toolOptions } from "./build.ts";
+export { type CpioEntry, writeCpio } from "./cpio.ts";
 export { detectDistribution, type Distribution } from "./distribution.ts";
 export { bootFilesAreCurrent, buildBootFiles, readBootManifest } from "./initramfs.ts";
 export { buildKernel, findKernel, type Kernel } from "./kernel.ts";
+export { indexModules, takeKernel, takeModules, unpackKernelPackage } from "./kernel-package.ts";
 export { buildRootfs, rootfsIsCurrent, type Rootfs } from "./rootfs.ts";

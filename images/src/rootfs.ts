@@ -2,12 +2,19 @@
  * The root filesystem of the built-in template `minimal`: the distribution's smallest system with a shell, Python, git and
  * curl, as a sparse ext4 file. It knows nothing of Wrenn.
  */
-import { access, chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, chmod, open, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { minimalTemplateId, platformTeamId, sandboxLimits, baseTemplateSchema } from "@wrenn/contract";
-import { readJson, run, syncDirectory, writeJsonDurably, type Layout, type TemplateLayout } from "@wrenn/system";
-import { refreshingPackageLists } from "./apt-lists.ts";
-import { readDistributionSources } from "./apt-sources.ts";
+import {
+  makeDirectory,
+  readJson,
+  run,
+  syncDirectory,
+  writeJsonDurably,
+  type Layout,
+  type TemplateLayout,
+} from "@wrenn/system";
+import { bootstrapTree, dpkgOptions } from "./bootstrap-tree.ts";
 import { contentName, freshScratch, removeTree, toolOptions, type BuildOptions } from "./build.ts";
 import type { Distribution } from "./distribution.ts";
 import { imagePaths } from "./paths.ts";
@@ -30,17 +37,6 @@ const packages = [
   "procps",
   "python3",
   "sudo",
-] as const;
-
-/** Kept out at installation and for packages that users install later. Licences stay, as they must. */
-const dpkgOptions = [
-  "path-exclude=/usr/share/doc/*",
-  "path-include=/usr/share/doc/*/copyright",
-  "path-exclude=/usr/share/groff/*",
-  "path-exclude=/usr/share/info/*",
-  "path-exclude=/usr/share/lintian/*",
-  "path-exclude=/usr/share/locale/*",
-  "path-exclude=/usr/share/man/*",
 ] as const;
 
 const diskMib = sandboxLimits.diskMib.min;
@@ -92,7 +88,7 @@ export async function buildRootfs(options: BuildOptions, distribution: Distribut
   await freshScratch(scratch);
   try {
     const tree = path.join(scratch, "tree");
-    await bootstrapTree(options, distribution, tree);
+    await bootstrapTree(options, distribution, packages, tree);
     await configureTree(tree);
     const raw = path.join(scratch, "raw");
     options.onProgress?.("making the file system");
@@ -130,82 +126,15 @@ function rootfsName(distribution: Distribution): string {
   return `rootfs-${contentName(recipe)}.ext4`;
 }
 
-async function bootstrapTree(options: BuildOptions, distribution: Distribution, tree: string): Promise<void> {
-  const sources = await refreshingPackageLists(options, () => readDistributionSources(distribution));
-  const cache = imagePaths(options.layout).packages;
-  await mkdir(cache, { recursive: true });
-  const hostConfiguration = path.join(path.dirname(tree), "apt.conf");
-  await writeFile(hostConfiguration, await hostAcquireConfiguration(), { mode: 0o600 });
-  await run(
-    "setpriv",
-    [
-      // Ends with this process, even if that is killed; mmdebstrap then ends what it has started.
-      "--pdeathsig=TERM",
-      "mmdebstrap",
-      "--variant=minbase",
-      `--include=${packages.join(",")}`,
-      ...dpkgOptions.map((option) => `--dpkgopt=${option}`),
-      // Nothing here outlives a crash, so no file is flushed one by one; the finished image is flushed once.
-      `--setup-hook=mkdir -p "$1/etc/dpkg/dpkg.cfg.d" && echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/00building"`,
-      // How this machine reaches its mirror. Removed below: it can hold credentials and means nothing in a sandbox.
-      `--setup-hook=install -D -m 600 "$WRENN_APT_CONF" "$1/etc/apt/apt.conf.d/00building"`,
-      // Packages downloaded by an earlier run are not downloaded again.
-      `--setup-hook=mkdir -p "$1/var/cache/apt/archives" && cp -a "$WRENN_PACKAGES/." "$1/var/cache/apt/archives/"`,
-      "--skip=download/empty,essential/unlink",
-      `--customize-hook=find "$1/var/cache/apt/archives" -name '*.deb' -exec mv -t "$WRENN_PACKAGES" {} +`,
-      `--customize-hook=rm -f "$1/etc/dpkg/dpkg.cfg.d/00building" "$1/etc/apt/apt.conf.d/00building"`,
-      "--format=directory",
-      distribution.codename,
-      tree,
-      ...sources,
-    ],
-    {
-      ...toolOptions(options),
-      env: {
-        ...process.env,
-        LC_ALL: "C.UTF-8",
-        WRENN_PACKAGES: cache,
-        WRENN_APT_CONF: hostConfiguration,
-      },
-    },
-  );
-}
-
-/** How the host's apt fetches: proxies, certificates and retries, as apt itself sees them. */
-async function hostAcquireConfiguration(): Promise<string> {
-  const { stdout } = await run("apt-config", ["dump"]);
-  return selectAcquireOptions(stdout);
-}
-
-/** The options of `apt-config dump` that say how to reach a mirror, and nothing that has to do with this host's files. */
-export function selectAcquireOptions(dump: string): string {
-  const wanted = /^Acquire::(https?|ftp|Retries|ForceIPv[46])\b\S* "[^"]*";$/;
-  return dump
-    .split("\n")
-    .filter((line) => wanted.test(line) && !line.endsWith(' "";'))
-    .map((line) => `${line}\n`)
-    .join("");
-}
-
 async function configureTree(tree: string): Promise<void> {
   await run("chroot", [tree, "useradd", "--create-home", "--uid", user.id, "--shell", "/bin/bash", user.name]);
   for (const file of files) {
     const target = path.join(tree, file.path);
     await rm(target, { force: true });
-    await mkdir(path.dirname(target), { recursive: true });
+    await makeDirectory(path.dirname(target));
     await writeFile(target, file.content);
     await chmod(target, file.mode);
   }
-  // What building leaves and no sandbox needs. apt makes its lists anew at the first `apt-get update`.
-  await emptyDirectory(path.join(tree, "var", "lib", "apt", "lists"));
-  await emptyDirectory(path.join(tree, "var", "cache", "apt"));
-  await emptyDirectory(path.join(tree, "var", "log"));
-  await mkdir(path.join(tree, "var", "cache", "apt", "archives", "partial"), { recursive: true });
-  await mkdir(path.join(tree, "var", "log", "apt"), { recursive: true });
-}
-
-async function emptyDirectory(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) await removeTree(path.join(directory, name));
 }
 
 async function syncFile(file: string): Promise<void> {

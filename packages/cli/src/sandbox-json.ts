@@ -18,6 +18,8 @@ export function sandboxToJson(info: SandboxInfo): SandboxBody {
     expires_at: info.expiresAt?.toISOString() ?? null,
     host_id: info.hostId,
     engine: info.engine,
+    engine_reason: info.engineReason,
+    disk_format: info.diskFormat,
     memory_backend: info.memoryBackend,
     recoverable: info.recoverable,
     created_at: info.createdAt.toISOString(),

@@ -345,6 +345,12 @@ export const errorRegistry = {
     message: "The installed QEMU is too old.",
     suggestion: "Install QEMU 7.2 or newer.",
   },
+  engine_unavailable: {
+    status: 500,
+    retryable: false,
+    message: "The engine that WRENN_ENGINE demands cannot run on this host.",
+    suggestion: "Mend what the message names, or set WRENN_ENGINE=auto.",
+  },
   engine_failed: {
     status: 500,
     retryable: true,
@@ -354,8 +360,9 @@ export const errorRegistry = {
   snapshot_incompatible: {
     status: 409,
     retryable: false,
-    message: "The frozen state was made by another engine, engine version or processor than this host has.",
-    suggestion: "Use the engine that details name, or recover the sandbox from its disk.",
+    message:
+      "The frozen state was made by another engine, engine version or processor, or with another format of disks, than its host has.",
+    suggestion: "Start the host agent with what details name and try again, or make the sandbox or snapshot anew.",
   },
   snapshot_damaged: {
     status: 500,
@@ -392,6 +399,25 @@ export const errorRegistry = {
     retryable: true,
     message: "The sandbox's network could not be made.",
     suggestion: "Run `wrenn doctor` on the host.",
+  },
+  disk_setup_failed: {
+    status: 500,
+    retryable: true,
+    message: "The sandbox's disk could not be made ready, or not be given back.",
+    suggestion: "Run `wrenn doctor` on the host.",
+  },
+  disk_failed: {
+    status: 500,
+    retryable: false,
+    message: "The sandbox's disk takes no writes any more: one to the file behind it has failed.",
+    suggestion: "Free space on the host or mend its disk; then destroy the sandbox, or recover it once it has died.",
+  },
+  loop_devices_exhausted: {
+    status: 503,
+    retryable: true,
+    message: "The host has no loop device left, of which each sandbox's disk needs one.",
+    suggestion:
+      "Destroy or pause sandboxes, or give the host more: remove the kernel's max_loop setting, and see that /dev/loop-control is there.",
   },
   // The platform
   database_unavailable: {

@@ -1,5 +1,6 @@
 export * from "./api-keys.ts";
 export * from "./boot.ts";
+export * from "./disk-formats.ts";
 export * from "./errors.ts";
 export * from "./guest-errors.ts";
 export * from "./guest-network.ts";
@@ -12,6 +13,7 @@ export * from "./sandbox-state.ts";
 export * from "./schemas/exec.ts";
 export * from "./schemas/file.ts";
 export * from "./schemas/health.ts";
+export * from "./schemas/host.ts";
 export * from "./schemas/lifecycle.ts";
 export * from "./schemas/observation.ts";
 export * from "./schemas/sandbox.ts";

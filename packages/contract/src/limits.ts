@@ -121,19 +121,27 @@ export const deadlines = {
   /** Of many emulated guests that come at once, each takes seconds. */
   guestInit: 30_000,
   engineCommand: 10_000,
-  engineGreeting: 10_000,
+  /** An engine's start takes 50 ms, and more than ten seconds on busy processors that are themselves emulated. */
+  engineGreeting: 30_000,
   engineQuit: 5_000,
   /** An engine that stops a guest writes what that has given to its disk, as far as the host has not yet: some GB at 100 MB/s. */
   engineFreeze: 60_000,
+  /** An engine that loads a kernel of some 50 MB before it answers, or a frozen state; one in an emulated KVM takes its time. */
+  engineLoad: 60_000,
   /** A guest that was running when the host agent came back; a busy emulated one takes seconds. */
   guestAdoption: 20_000,
-  /** A guest kernel reaches its init in about 1.5 s emulated; one that KVM cannot run hangs for ever. */
-  kvmCanary: 15_000,
-  /** A kernel that KVM can run prints its first line within a fraction of this. */
-  kvmCanarySilence: 5_000,
+  /**
+   * A guest kernel reaches its init in 1 s with KVM, and in a minute where KVM is itself emulated and the machine is busy. One that prints
+   * and then hangs for ever costs this once per boot of the host.
+   */
+  kvmCanary: 90_000,
+  /** A kernel that KVM can run prints its first line within a fraction of this; one that it cannot mostly prints nothing. */
+  kvmCanarySilence: 10_000,
   subprocess: 60_000,
   /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
   networkCommand: 10_000,
+  /** One call of dmsetup or losetup takes milliseconds, and longer where it waits for what is being written. */
+  diskCommand: 30_000,
   tunnelDial: 5_000,
   /** The database's part of `/metrics`, which is answered without it when this has passed. */
   metricsQuery: 2_000,
@@ -213,6 +221,8 @@ export const intervals = {
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,
+  /** How long a connection to a sandbox that has just been started is kept for its first request. */
+  tunnelAhead: 5_000,
   /** What `/metrics` says of the database's rows is at most this old. */
   metricsCache: 3_000,
   /** Connections into a sandbox that nothing used for so long are closed. */

@@ -7,11 +7,12 @@ it("needs nothing to be set", () => {
     slotCidr: undefined,
     slotPoolSize: 4,
     engine: "auto",
+    disks: "auto",
     memory: "auto",
     warmStart: true,
     goldenBytes: 10_737_418_240,
     memoryOvercommit: 1,
-    qemu: undefined,
+    programs: { qemu: undefined, firecracker: undefined, jailer: undefined },
     dns: ["1.1.1.1", "8.8.8.8"],
     logLevel: "info",
   });
@@ -29,6 +30,7 @@ it("takes what is set", () => {
 it("names every variable that is wrong", () => {
   const environment = {
     WRENN_ENGINE: "vmware",
+    WRENN_DISKS: "vdi",
     WRENN_MEMORY: "disk",
     WRENN_DNS: "dns.example",
     WRENN_SLOT_POOL: "many",

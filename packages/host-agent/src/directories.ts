@@ -1,8 +1,8 @@
 /** The directories a host agent needs, with permissions that let engines' users reach what is theirs and nothing else. */
-import { chmod, mkdir, stat } from "node:fs/promises";
+import { chmod, stat } from "node:fs/promises";
 import path from "node:path";
 import { WrennError } from "@wrenn/contract";
-import { type Layout, socketPathsFit } from "@wrenn/system";
+import { type Layout, makeDirectory, socketPathsFit } from "@wrenn/system";
 
 /** Others may pass through a directory whose name they know, but not list it. */
 export const passable = 0o711;
@@ -15,12 +15,12 @@ export async function prepareDirectories(layout: Layout): Promise<void> {
       suggestion: "Choose a shorter WRENN_DIR.",
     });
   }
-  await mkdir(layout.root, { recursive: true });
-  await mkdir(layout.sandboxes, { recursive: true, mode: passable });
-  await mkdir(layout.run, { recursive: true, mode: passable });
+  await makeDirectory(layout.root);
+  await makeDirectory(layout.sandboxes, passable);
+  await makeDirectory(layout.run, passable);
   // Engines pass through to the layers of disks that they are told of, and reach nothing else of what is frozen.
-  await mkdir(layout.layers, { recursive: true, mode: passable });
-  for (const directory of [layout.generations, layout.golden]) await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(layout.layers, passable);
+  for (const directory of [layout.generations, layout.golden]) await makeDirectory(directory, 0o700);
   for (const directory of [layout.root, layout.sandboxes, layout.run, layout.layers]) await allowPassing(directory);
   await assertReachable(path.dirname(layout.root));
 }

@@ -7,6 +7,8 @@ import type { BaseLogger } from "pino";
 import type { HostAgentConfig } from "./config.ts";
 import { prepareDirectories } from "./directories.ts";
 import { findBootFiles } from "./disks/boot-files.ts";
+import { chooseDisks } from "./disks/choice.ts";
+import { HostDisks } from "./disks/host-disks.ts";
 import { Cgroups } from "./engines/cgroups.ts";
 import { Engines } from "./engines/engines.ts";
 import { readHostFacts } from "./host.ts";
@@ -42,7 +44,10 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   const cgroups = await Cgroups.open(instance === "" ? "default" : instance, log);
   if (cgroups.missing.length > 0) log.warn({ controllers: cgroups.missing }, "engines run without these limits");
 
-  const inventory = await takeInventory({ layout, cgroups, log });
+  const chosenDisks = await chooseDisks(config.disks);
+  log.info({ format: chosenDisks.format, reason: chosenDisks.reason }, "disks");
+  const disks = new HostDisks(layout, chosenDisks);
+  const inventory = await takeInventory({ layout, cgroups, disks, log });
   const slots = await SlotPool.open(
     {
       cidr: config.slotCidr ?? defaultSlotCidr(instance),
@@ -58,13 +63,20 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
     layout,
     cgroups,
     choice: config.engine,
-    qemu: config.qemu,
+    programs: config.programs,
+    disks,
     bootFiles: () => findBootFiles(layout),
   });
   const suspectGarbage = (): void => {
     garbage.suspect();
   };
-  const frozen = await openFrozenStates(layout, { goldenBytes: config.goldenBytes, suspectGarbage, runStep, log });
+  const frozen = await openFrozenStates(layout, {
+    disks,
+    goldenBytes: config.goldenBytes,
+    suspectGarbage,
+    runStep,
+    log,
+  });
   const garbage = new Garbage({
     layout,
     golden: frozen.golden,
@@ -75,6 +87,7 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   const context: SandboxContext = {
     layout,
     engines,
+    disks,
     slots,
     cgroups,
     admission: new Admission(layout, config.memoryOvercommit),
@@ -93,7 +106,8 @@ export async function startHostAgent(config: HostAgentConfig, log: BaseLogger, r
   await snapshots.foldAll();
   if (config.warmStart) await warm(sandboxes, log);
 
-  const hostFacts = (): ReturnType<typeof readHostFacts> => readHostFacts(layout, engines, slots);
+  const hostFacts = (): ReturnType<typeof readHostFacts> =>
+    readHostFacts({ layout, engines, disks, slots, memory: context });
   const server = await listen(layout.hostAgentSocket, { sandboxes, snapshots, layout, hostFacts, log });
   const tunnels = new Tunnels(sandboxes, log);
   server.on("connect", tunnels.accept);

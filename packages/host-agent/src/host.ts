@@ -1,12 +1,15 @@
 /** What a control plane wants to know of this machine. */
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { asWrennError } from "@wrenn/contract";
+import { asWrennError, type DiskFormat, type MemoryBackend, sandboxLimits } from "@wrenn/contract";
 import { type Layout } from "@wrenn/system";
 import { findBootFiles } from "./disks/boot-files.ts";
+import type { HostDisks } from "./disks/host-disks.ts";
 import type { Engines } from "./engines/engines.ts";
 import type { SlotPool } from "./network/slot-pool.ts";
 import { readHostRoom } from "./sandboxes/admission.ts";
+import type { SandboxContext } from "./sandboxes/context.ts";
+import { usableBackends } from "./sandboxes/open-memory.ts";
 
 export interface HostFacts {
   readonly agentVersion: string;
@@ -18,6 +21,13 @@ export interface HostFacts {
   readonly engine: string;
   readonly engineVersion: string;
   readonly engineReason: string;
+  /** The processor that guests find; empty while no engine can be used. */
+  readonly cpu: string;
+  readonly diskFormat: string;
+  readonly diskReason: string;
+  /** Those that the engine can use; empty while there is none. */
+  readonly diskFormats: DiskFormat[];
+  readonly memoryBackends: MemoryBackend[];
   /** Empty while no kernel is installed. */
   readonly kernelVersion: string;
   readonly slotsReady: number;
@@ -26,10 +36,18 @@ export interface HostFacts {
 
 const agentVersion = readVersion();
 
-export async function readHostFacts(layout: Layout, engines: Engines, slots: SlotPool): Promise<HostFacts> {
+export interface HostParts {
+  readonly layout: Layout;
+  readonly engines: Engines;
+  readonly disks: HostDisks;
+  readonly slots: SlotPool;
+  readonly memory: Pick<SandboxContext, "memoryChoice" | "servesPages">;
+}
+
+export async function readHostFacts({ layout, engines, disks, slots, memory }: HostParts): Promise<HostFacts> {
   const [room, engine, kernelVersion] = await Promise.all([
     readHostRoom(layout),
-    describeEngine(engines),
+    describeEngine(engines, disks),
     readKernelVersion(layout),
   ]);
   const { ready, inUse } = slots.stats();
@@ -40,19 +58,33 @@ export async function readHostFacts(layout: Layout, engines: Engines, slots: Slo
     memoryAvailableMib: room.memoryAvailableMib,
     diskAvailableBytes: BigInt(room.diskAvailableBytes),
     ...engine,
+    diskFormat: disks.current.format,
+    diskReason: disks.reason,
+    memoryBackends: usableBackends(memory),
     kernelVersion,
     slotsReady: ready,
     slotsInUse: inUse,
   };
 }
 
-async function describeEngine(engines: Engines): Promise<Pick<HostFacts, "engine" | "engineVersion" | "engineReason">> {
+async function describeEngine(
+  engines: Engines,
+  disks: HostDisks,
+): Promise<Pick<HostFacts, "engine" | "engineVersion" | "engineReason" | "cpu" | "diskFormats">> {
   try {
-    const { kind, version, reason } = await engines.current();
-    return { engine: kind, engineVersion: version, engineReason: reason };
+    const engine = await engines.current();
+    // Guests of all sizes find the same processor.
+    const { cpu } = await engine.identify({ vcpus: 1, memoryMib: sandboxLimits.memoryMib.default });
+    return {
+      engine: engine.kind,
+      engineVersion: engine.version,
+      engineReason: engine.reason,
+      cpu,
+      diskFormats: disks.usableBy(engine),
+    };
   } catch (error) {
     const { message, suggestion } = asWrennError(error);
-    return { engine: "", engineVersion: "", engineReason: `${message} ${suggestion}` };
+    return { engine: "", engineVersion: "", engineReason: `${message} ${suggestion}`, cpu: "", diskFormats: [] };
   }
 }
 

@@ -112,6 +112,7 @@ const families: readonly (readonly [ErrorClass, readonly ErrorCode[]])[] = [
       "vm_died",
       "sandbox_died",
       "memory_unreadable",
+      "disk_failed",
       "port_closed",
       "create_interrupted",
     ],

@@ -29,8 +29,12 @@ export interface SandboxInfo {
   /** When it will have been idle for too long, unless it is used before; null without a timeout, and where it does not run. */
   expiresAt: Date | null;
   hostId: string | null;
-  /** `qemu-kvm` or `qemu-tcg`; null until it has started. */
+  /** `firecracker`, `qemu-kvm` or `qemu-tcg` (software emulation); null until it has started. */
   engine: string | null;
+  /** Why its host chose that engine, in a sentence. */
+  engineReason: string | null;
+  /** How its disk is kept: `qcow2` or `dm-snapshot`; null until it has started. */
+  diskFormat: string | null;
   /**
    * How it gets the memory that it was frozen with: `file`, mapped from files, or `uffd`, page by page on demand. Null while
    * it does not run.
@@ -61,6 +65,8 @@ export function toSandboxInfo(body: SandboxBody): SandboxInfo {
     expiresAt: toDate(body.expires_at),
     hostId: body.host_id,
     engine: body.engine,
+    engineReason: body.engine_reason,
+    diskFormat: body.disk_format,
     memoryBackend: body.memory_backend,
     recoverable: body.recoverable,
     createdAt: new Date(body.created_at),

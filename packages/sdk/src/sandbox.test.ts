@@ -93,6 +93,8 @@ describe("a sandbox", () => {
       expiresAt: new Date("2026-01-01T00:01:00.000Z"),
       hostId: null,
       engine: "qemu-tcg",
+      engineReason: null,
+      diskFormat: "qcow2",
       memoryBackend: "file",
       recoverable: [],
       createdAt: new Date("2026-01-01T00:00:00.000Z"),

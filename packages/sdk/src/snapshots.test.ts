@@ -29,6 +29,9 @@ describe("a snapshot", () => {
       sizeBytes: 31_457_280,
       hostId: null,
       engine: "qemu-tcg",
+      engineVersion: "7.2.22",
+      cpu: null,
+      diskFormat: "qcow2",
       createdAt: new Date("2026-01-01T00:00:02.000Z"),
     });
     const { method, path, body = "" } = server.requests.at(-1) ?? {};

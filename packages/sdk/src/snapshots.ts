@@ -33,8 +33,14 @@ export interface SnapshotInfo {
   /** Bytes on the host's disk that it alone made necessary when it was taken. */
   sizeBytes: number;
   hostId: string | null;
-  /** `qemu-kvm` or `qemu-tcg`: what it was made by, and is started with. */
+  /** `firecracker`, `qemu-kvm` or `qemu-tcg`: what it was made by, and is started with. */
   engine: string | null;
+  /** Of that engine. Another version does not start it. */
+  engineVersion: string | null;
+  /** The processor that its guest has found. It is started on no other. */
+  cpu: string | null;
+  /** How its disk is kept: `qcow2` or `dm-snapshot`. */
+  diskFormat: string | null;
   createdAt: Date;
 }
 
@@ -97,6 +103,9 @@ function toSnapshotInfo(body: Snapshot): SnapshotInfo {
     sizeBytes: body.size_bytes,
     hostId: body.host_id,
     engine: body.engine,
+    engineVersion: body.engine_version,
+    cpu: body.cpu,
+    diskFormat: body.disk_format,
     createdAt: new Date(body.created_at),
   };
 }

@@ -3,6 +3,7 @@ export * from "./durable-file.ts";
 export * from "./file-identity.ts";
 export * from "./layout.ts";
 export * from "./log.ts";
+export * from "./make-directory.ts";
 export * from "./piped-subprocess.ts";
 export * from "./poll.ts";
 export * from "./process-identity.ts";

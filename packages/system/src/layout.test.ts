@@ -1,4 +1,4 @@
-import { minimalTemplateId, parseUuid, platformTeamId } from "@wrenn/contract";
+import { diskFormats, minimalTemplateId, parseUuid, platformTeamId } from "@wrenn/contract";
 import { describe, expect, it } from "vitest";
 import { layoutFromEnvironment, socketPathsFit, wrennLayout } from "./layout.ts";
 
@@ -12,8 +12,13 @@ describe("the layout", () => {
 
   it("keeps everything of a sandbox in one directory", () => {
     const id = parseUuid("sandbox", "01890000-0000-7000-8000-000000000000");
-    const { directory, ...files } = wrennLayout("/w").sandbox(id);
-    expect(Object.values(files).every((file) => file.startsWith(`${directory}/`))).toBe(true);
+    const { directory, jail, ...files } = wrennLayout("/w").sandbox(id);
+    const ofSandbox = Object.values(files).flatMap((file) =>
+      typeof file === "string" ? [file] : diskFormats.map(file),
+    );
+    const all = [...ofSandbox, ...Object.values(jail)];
+    expect(all.every((file) => file.startsWith(`${directory}/`))).toBe(true);
+    expect(new Set(all).size).toBe(all.length);
   });
 
   it("knows when socket paths would be too long for the kernel", () => {

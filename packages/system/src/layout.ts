@@ -1,18 +1,32 @@
 /** Every path of a Wrenn machine. Nothing else joins path components below WRENN_DIR. */
 import path from "node:path";
-import type { GenerationId, LayerId, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
+import type { DiskFormat, GenerationId, LayerId, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
 
 export const defaultWrennDir = "/var/lib/wrenn";
 
 /** Linux's limit on the path of a unix socket, without the closing NUL (sun_path, unix(7)). */
 const maxSocketPath = 107;
 
+/** How the files of a format's overlays and layers are called; `cow` for the copy-on-write files of device-mapper. */
+const diskSuffix: Readonly<Record<DiskFormat, string>> = { qcow2: "qcow2", "dm-snapshot": "cow" };
+
+/** What the host keeps of an engine that runs in a jail: a directory that is root's alone, so that nothing in it can be replaced. */
+export interface JailLayout {
+  /** The jail itself is below it, at a place that its starter chooses. */
+  readonly directory: string;
+  /** Other names of what lies in the jail. */
+  readonly apiSocket: string;
+  readonly console: string;
+  readonly log: string;
+  /** Memory that the engine has written, until it is captured. */
+  readonly writtenMemory: string;
+  /** Which state the engine has last written: its list of changed pages begins there. */
+  readonly lastWritten: string;
+}
+
 export interface SandboxLayout {
   readonly directory: string;
   readonly journal: string;
-  readonly overlay: string;
-  /** Takes turns with `overlay`: when the one has become a layer of a copy, the sandbox writes to the other. */
-  readonly otherOverlay: string;
   /** An empty file as large as the guest's memory, which a cold boot maps. */
   readonly blankMemory: string;
   /** Where the engine writes the state of its devices when it is frozen. */
@@ -25,6 +39,10 @@ export interface SandboxLayout {
   readonly qmpSocket: string;
   readonly consoleLog: string;
   readonly engineLog: string;
+  readonly jail: JailLayout;
+  overlay(format: DiskFormat): string;
+  /** Takes turns with `overlay`: when the one has become a layer of a copy, the sandbox writes to the other. */
+  otherOverlay(format: DiskFormat): string;
 }
 
 /** One committed state; see docs/memory-images.md. */
@@ -41,7 +59,7 @@ export interface GenerationLayout {
 export interface LayerLayout {
   readonly directory: string;
   readonly memory: string;
-  readonly disk: string;
+  disk(format: DiskFormat): string;
 }
 
 export interface TemplateLayout {
@@ -135,7 +153,8 @@ export function layoutFromEnvironment(env: NodeJS.ProcessEnv = process.env): Lay
 /** Whether the longest unix socket path below this root still fits the kernel's limit. */
 export function socketPathsFit(layout: Layout): boolean {
   const anyUuid = "00000000-0000-0000-0000-000000000000" as SandboxId;
-  return layout.sandbox(anyUuid).pagerSocket.length <= maxSocketPath;
+  const { pagerSocket, jail } = layout.sandbox(anyUuid);
+  return Math.max(pagerSocket.length, jail.apiSocket.length) <= maxSocketPath;
 }
 
 function sandboxLayout(directory: string): SandboxLayout {
@@ -143,8 +162,6 @@ function sandboxLayout(directory: string): SandboxLayout {
   return {
     directory,
     journal: inDirectory("journal.json"),
-    overlay: inDirectory("overlay.qcow2"),
-    otherOverlay: inDirectory("overlay-other.qcow2"),
     blankMemory: inDirectory("blank-memory"),
     deviceState: inDirectory("device-state"),
     pagerSocket: inDirectory("pager.sock"),
@@ -154,6 +171,20 @@ function sandboxLayout(directory: string): SandboxLayout {
     qmpSocket: inDirectory("qmp.sock"),
     consoleLog: inDirectory("console.log"),
     engineLog: inDirectory("engine.log"),
+    jail: jailLayout(inDirectory("jail")),
+    overlay: (format) => inDirectory(`overlay.${diskSuffix[format]}`),
+    otherOverlay: (format) => inDirectory(`overlay-other.${diskSuffix[format]}`),
+  };
+}
+
+function jailLayout(directory: string): JailLayout {
+  return {
+    directory,
+    apiSocket: path.join(directory, "api.sock"),
+    console: path.join(directory, "console"),
+    log: path.join(directory, "log"),
+    writtenMemory: path.join(directory, "memory"),
+    lastWritten: path.join(directory, "last-written"),
   };
 }
 
@@ -171,7 +202,7 @@ function layerLayout(directory: string): LayerLayout {
   return {
     directory,
     memory: path.join(directory, "memory"),
-    disk: path.join(directory, "disk.qcow2"),
+    disk: (format) => path.join(directory, `disk.${diskSuffix[format]}`),
   };
 }
 

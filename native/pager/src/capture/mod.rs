@@ -6,6 +6,7 @@ mod compact;
 mod full;
 mod process;
 mod region;
+mod written;
 mod zero_page;
 
 use std::fs::File;
@@ -19,14 +20,21 @@ use serde_json::{Value, json};
 use self::candidates::{Candidates, Run};
 use self::process::Process;
 use self::region::Place;
+use self::written::WrittenMemory;
 use crate::arguments::{Options, invalid};
 
 /// A stopped guest's memory, and which of its pages have to be looked at.
 struct Guest {
-    process: Process,
-    base: u64,
     memory_size: u64,
-    candidates: Candidates,
+    memory: Memory,
+}
+
+/// Where the content of a guest's memory is found.
+enum Memory {
+    /// In its engine's process, from the address `base`.
+    InProcess { process: Process, base: u64, candidates: Candidates },
+    /// In a file that its engine has written.
+    Written(WrittenMemory),
 }
 
 #[derive(Default)]
@@ -47,9 +55,9 @@ struct Capture {
 }
 
 pub(crate) fn run(mut options: Options) -> Result<Value> {
-    let pid = options.parsed("pid")?;
+    let written = options.optional("memory-file")?;
+    let in_process = if written.is_none() { Some((options.parsed("pid")?, place(&mut options)?)) } else { None };
     let memory_size = memory_size(&mut options)?;
-    let place = place(&mut options)?;
     let parent = options.optional("parent")?;
     let layers = options.path("layers")?;
     let layer: LayerId = options.parsed("layer")?;
@@ -59,10 +67,11 @@ pub(crate) fn run(mut options: Options) -> Result<Value> {
         return Err(invalid("--layered-over needs --parent: layers are those of an image"));
     }
     let parent = parent.map(|path| open_parent(Path::new(&path), &layers, memory_size)).transpose()?;
-    let process = Process::open(pid)?;
-    let base = place.find(&process.maps()?, memory_size)?;
-    let candidates = candidates(&place, parent.is_some())?;
-    let guest = Guest { process, base, memory_size, candidates };
+    let memory = match (in_process, written) {
+        (Some((pid, place)), _) => in_process_memory(pid, &place, memory_size, parent.is_some())?,
+        (None, file) => Memory::Written(WrittenMemory::open(Path::new(&file.unwrap_or_default()), memory_size)?),
+    };
+    let guest = Guest { memory_size, memory };
     let capture = match &parent {
         None => full::capture(&guest, &layers, layer)?,
         Some(parent) => match cloned::capture(&guest, parent, &layers, layer)? {
@@ -107,6 +116,13 @@ fn place(options: &mut Options) -> Result<Place> {
     }
 }
 
+fn in_process_memory(pid: u32, place: &Place, memory_size: u64, has_parent: bool) -> Result<Memory> {
+    let process = Process::open(pid)?;
+    let base = place.find(&process.maps()?, memory_size)?;
+    let candidates = candidates(place, has_parent)?;
+    Ok(Memory::InProcess { process, base, candidates })
+}
+
 fn open_parent(path: &Path, layers: &Path, memory_size: u64) -> Result<Image> {
     let parent = Header::read(path)?;
     if parent.memory_size() != memory_size {
@@ -134,7 +150,12 @@ fn candidates(place: &Place, has_parent: bool) -> Result<Candidates> {
 impl Guest {
     /// Calls `examine` for every run of pages that have to be looked at, in order.
     fn for_each_run(&self, examine: impl FnMut(Run) -> Result<()>) -> Result<()> {
-        self.candidates.for_each_run(&self.process, self.base, self.memory_size, examine)
+        match &self.memory {
+            Memory::InProcess { process, base, candidates } => {
+                candidates.for_each_run(process, *base, self.memory_size, examine)
+            }
+            Memory::Written(file) => file.for_each_run(examine),
+        }
     }
 
     /// What the pages of `run` hold, into all of `buffer`.
@@ -143,6 +164,9 @@ impl Guest {
             buffer.fill(0);
             return Ok(());
         }
-        self.process.read_memory(self.base + run.range.start, buffer)
+        match &self.memory {
+            Memory::InProcess { process, base, .. } => process.read_memory(base + run.range.start, buffer),
+            Memory::Written(file) => file.read(run.range.start, buffer),
+        }
     }
 }

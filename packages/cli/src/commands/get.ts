@@ -38,8 +38,12 @@ function describe(info: SandboxInfo): string {
     ["disk", `${info.diskMib} MiB`],
     ["timeout", timeout],
     ["expires", info.expiresAt?.toISOString() ?? null],
-    ["engine", info.engine],
+    [
+      "engine",
+      info.engine === null || info.engineReason === null ? info.engine : `${info.engine}: ${info.engineReason}`,
+    ],
     ["backend", info.memoryBackend === null ? null : backends[info.memoryBackend]],
+    ["format", info.diskFormat],
     ["host", info.hostId],
     ["created", info.createdAt.toISOString()],
     ["started", info.startedAt?.toISOString() ?? null],

@@ -61,6 +61,9 @@ function toJson(info: SnapshotInfo): SnapshotBody {
     size_bytes: info.sizeBytes,
     host_id: info.hostId,
     engine: info.engine,
+    engine_version: info.engineVersion,
+    cpu: info.cpu,
+    disk_format: info.diskFormat,
     created_at: info.createdAt.toISOString(),
   };
 }

@@ -73,6 +73,9 @@ interface HostStatus {
   engine: string | null;
   engine_version: string | null;
   engine_reason: string | null;
+  disk_format: string | null;
+  disk_reason: string | null;
+  memory_backends: string[] | null;
   sandboxes_running: number | null;
   sandboxes_paused: number | null;
   slots_ready: number | null;
@@ -87,6 +90,9 @@ async function askHost(layout: Layout): Promise<HostStatus> {
       engine: host.engine,
       engine_version: host.engineVersion,
       engine_reason: host.engineReason,
+      disk_format: host.diskFormat,
+      disk_reason: host.diskReason,
+      memory_backends: host.memoryBackends,
       sandboxes_running: sandboxes.filter(({ state }) => state === RUNNING).length,
       sandboxes_paused: sandboxes.filter(({ state }) => state === PAUSED).length,
       slots_ready: host.slotsReady,
@@ -97,6 +103,9 @@ async function askHost(layout: Layout): Promise<HostStatus> {
       engine: null,
       engine_version: null,
       engine_reason: null,
+      disk_format: null,
+      disk_reason: null,
+      memory_backends: null,
       sandboxes_running: null,
       sandboxes_paused: null,
       slots_ready: null,
@@ -116,7 +125,10 @@ function print(state: string, url: string | null, processes: readonly ProcessSta
     lines.push("", formatTable(["PART", "PID", "MEMORY", "UP FOR"], rows));
   }
   if (host.engine !== null) {
-    lines.push("", `engine     ${host.engine} ${host.engine_version ?? ""}: ${host.engine_reason ?? ""}`);
+    const engine = host.engine === "" ? "none" : `${host.engine} ${host.engine_version ?? ""}`;
+    lines.push("", `engine     ${engine}: ${host.engine_reason ?? ""}`);
+    lines.push(`disks      ${host.disk_format ?? ""}: ${host.disk_reason ?? ""}`);
+    lines.push(`memory     ${host.memory_backends?.join(", ") ?? ""}`);
     lines.push(`sandboxes  ${host.sandboxes_running} running, ${host.sandboxes_paused} paused`);
   }
   if (state === "not running") lines.push("start it with `wrenn up`");

@@ -1,11 +1,18 @@
-/** What runs the VMs: QEMU, KVM and the limits a VM is held by. */
-import { access, constants, readFile } from "node:fs/promises";
-import path from "node:path";
-import { detectQemu, readKvmVerdict, servesPages } from "@wrenn/host-agent";
+/** What runs the VMs: the engines that there are, KVM, and which engine that comes to. */
+import { access, constants } from "node:fs/promises";
+import {
+  detectFirecracker,
+  detectQemu,
+  type FirecrackerPaths,
+  type FirecrackerProgram,
+  type KvmVerdict,
+  readKvmVerdict,
+} from "@wrenn/host-agent";
+import { asWrennError } from "@wrenn/contract";
 import { isMissingFile, type Layout, run } from "@wrenn/system";
-import { type Examination, ok, type Outcome, warning } from "./check.ts";
-
-const emulation = "guests are emulated in software, several times slower";
+import { HostAgentClient } from "../server/host-agent-client.ts";
+import { type Examination, failed, ok, type Outcome } from "./check.ts";
+import { missing, type Needs } from "./needs.ts";
 
 export const engineExaminations: readonly Examination[] = [
   {
@@ -19,77 +26,99 @@ export const engineExaminations: readonly Examination[] = [
     name: "qemu-img",
     look: async () => ok((await run("qemu-img", ["--version"])).stdout.split("\n")[0] ?? ""),
   },
-  { name: "kvm", look: checkKvm },
-  { name: "cgroups", look: checkCgroups },
-  { name: "userfaultfd", look: checkUserfaultfd },
+  {
+    name: "firecracker",
+    look: async (_layout, needs) => judgeFirecracker(await lookAtFirecracker(needs.programs), needs),
+  },
+  { name: "kvm", look: async (layout, needs) => judgeKvm(await lookAtKvm(layout), needs) },
+  { name: "engine", look: async (layout) => judgeEngine(await askHostAgent(layout)) },
 ];
 
-async function checkKvm(layout: Layout): Promise<Outcome> {
+/** What was found of Firecracker and its jailer. */
+export type FirecrackerFacts =
+  | Pick<FirecrackerProgram, "path" | "jailer" | "version">
+  | { problem: string; remedy: string };
+
+async function lookAtFirecracker(named: FirecrackerPaths): Promise<FirecrackerFacts> {
+  const { firecracker, jailer } = named;
+  const remedy =
+    "Install firecracker and jailer of one release on PATH, or name them: WRENN_FIRECRACKER_BIN, WRENN_JAILER_BIN";
+  if (firecracker === null) return { problem: "there is no firecracker", remedy };
+  if (jailer === null) return { problem: `there is ${firecracker}, but no jailer`, remedy };
+  try {
+    return await detectFirecracker({ firecracker, jailer });
+  } catch (error) {
+    const { message, suggestion } = asWrennError(error);
+    return { problem: message, remedy: suggestion };
+  }
+}
+
+export function judgeFirecracker(facts: FirecrackerFacts, needs: Needs): Outcome {
+  const unneeded = needs.withoutFirecracker;
+  if ("problem" in facts) {
+    const why = "It is the smallest and the most confined of the engines.";
+    return missing(needs.firecracker, { finding: facts.problem, why, remedy: facts.remedy, unneeded });
+  }
+  const found = `${facts.version} (${facts.path}, ${facts.jailer})`;
+  return needs.firecracker === "unneeded"
+    ? { status: "unneeded", finding: `${found}; not used (${unneeded})` }
+    : ok(found);
+}
+
+export interface KvmFacts {
+  readonly device: "usable" | "closed" | "absent";
+  /** What the canary guest showed in this boot of the host; null when none has been tried. */
+  readonly verdict: Pick<KvmVerdict, "usable" | "reason"> | null;
+}
+
+async function lookAtKvm(layout: Layout): Promise<KvmFacts> {
+  const verdict = await readKvmVerdict(layout);
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
+    return { device: "usable", verdict };
   } catch (error) {
-    return isMissingFile(error)
-      ? warning(
-          `no /dev/kvm: ${emulation}`,
-          "Use a machine with hardware virtualisation, or enable nested virtualisation.",
-        )
-      : warning(
-          `/dev/kvm cannot be opened: ${emulation}`,
-          "Run Wrenn as root, and allow the device to this container.",
-        );
+    return { device: isMissingFile(error) ? "absent" : "closed", verdict };
   }
-  const verdict = await readKvmVerdict(layout);
-  if (verdict === null) return ok("/dev/kvm is there; the first start of the server tries whether a guest boots in it");
-  return verdict.usable
-    ? ok(verdict.reason)
-    : warning(verdict.reason, "Use a machine whose KVM works; software emulation needs nothing.");
 }
 
-const neededControllers = ["memory", "cpu", "pids"] as const;
-
-async function checkCgroups(): Promise<Outcome> {
-  const mountInfo = await readFile("/proc/self/mountinfo", "utf8");
-  const found = controllersOf(mountInfo);
-  const unified =
-    found.unifiedMount === null ? "" : await readText(path.join(found.unifiedMount, "cgroup.controllers"));
-  const available = new Set([...found.older, ...unified.trim().split(/\s+/)]);
-  const missing = neededControllers.filter((name) => !available.has(name));
-  const kind = found.older.length === 0 ? "v2" : found.unifiedMount === null ? "v1" : "v1 and v2";
-  return missing.length === 0
-    ? ok(`${neededControllers.join(", ")} (${kind})`)
-    : warning(
-        `no controller for ${missing.join(", ")} (${kind}): sandboxes are not limited in these`,
-        "Mount the cgroup hierarchies: mount -t cgroup2 none /sys/fs/cgroup",
-      );
-}
-
-/** Controllers mounted in the older hierarchies, and where the unified one is mounted (proc(5), cgroups(7)). */
-export function controllersOf(mountInfo: string): { older: string[]; unifiedMount: string | null } {
-  const older: string[] = [];
-  let unifiedMount: string | null = null;
-  for (const line of mountInfo.split("\n")) {
-    const [before = "", after = ""] = line.split(" - ");
-    const [type, , superOptions = ""] = after.split(" ");
-    if (type === "cgroup") older.push(...superOptions.split(","));
-    if (type === "cgroup2") unifiedMount ??= before.split(" ")[4] ?? null;
+export function judgeKvm({ device, verdict }: KvmFacts, needs: Needs): Outcome {
+  const problem = (finding: string, remedy: string): Outcome =>
+    missing(needs.kvm, {
+      finding,
+      why: "Without it guests are emulated in software, several times slower, and Firecracker runs none.",
+      remedy,
+      unneeded: "WRENN_ENGINE=tcg",
+    });
+  if (device === "absent") {
+    const modules = "modprobe kvm_intel || modprobe kvm_amd";
+    return problem(
+      "no /dev/kvm",
+      `${modules}; else enable virtualisation in the firmware, or nested virtualisation in the hypervisor`,
+    );
   }
-  return { older, unifiedMount };
+  if (device === "closed") {
+    return problem("/dev/kvm cannot be opened", "Run Wrenn as root, and allow the device to this container.");
+  }
+  if (verdict === null) return ok("/dev/kvm opens; whether a guest boots in it is tried when the server first starts");
+  if (verdict.usable) return ok(verdict.reason);
+  return problem(verdict.reason, "Use a machine whose KVM works; WRENN_ENGINE=tcg needs none.");
 }
 
-/** Nothing needs it yet; restoring memory lazily will. */
-async function checkUserfaultfd(): Promise<Outcome> {
-  if (await servesPages()) return ok("by /dev/userfaultfd: a resumed sandbox gets its memory page by page");
-  return warning(
-    "no /dev/userfaultfd: a sandbox's frozen memory is read whole, or folded into one file, before it is resumed, which takes longer",
-    "Use Linux 6.1 or newer.",
-  );
-}
+export type EngineFacts = { readonly engine: string; readonly version: string; readonly reason: string } | null;
 
-async function readText(file: string): Promise<string> {
+async function askHostAgent(layout: Layout): Promise<EngineFacts> {
   try {
-    return await readFile(file, "utf8");
-  } catch (error) {
-    if (isMissingFile(error)) return "";
-    throw error;
+    const { engine, engineVersion, engineReason } = await new HostAgentClient(layout).getHost();
+    return { engine, version: engineVersion, reason: engineReason };
+  } catch {
+    return null;
   }
+}
+
+/** @param facts what the host agent says; null when none runs */
+export function judgeEngine(facts: EngineFacts): Outcome {
+  if (facts === null) return ok("chosen when the server starts");
+  const { engine, version, reason } = facts;
+  if (engine === "") return failed(`none: ${reason}`, "Mend what the finding names, then: wrenn down && wrenn up -d");
+  return ok(`${engine} ${version}: ${reason}`);
 }

@@ -1,23 +1,18 @@
-/** The machine itself: system, Node, memory, disk and clock. */
-import { readFile, stat, statfs } from "node:fs/promises";
-import path from "node:path";
+/** The machine itself: system, Node, memory, clock and limits. */
+import { access, readFile, stat } from "node:fs/promises";
 import { engineMemoryOverheadMib, hostReserve, sandboxLimits } from "@wrenn/contract";
-import { isMissingFile, type Layout, socketPathsFit } from "@wrenn/system";
+import { runUnchecked } from "@wrenn/system";
+import { findOnPath } from "../setup/programs.ts";
 import { type Examination, failed, ok, type Outcome, warning } from "./check.ts";
 
 const mebibyte = 1_048_576;
-const gibibyte = 1_073_741_824;
-
-/** A root filesystem, packages and kernel take about 1 GiB; a sandbox's overlay begins at a few MiB. */
-const setUpBytes = 2 * gibibyte;
 
 export const machineExaminations: readonly Examination[] = [
   {
     name: "system",
     look: async () => {
       const release = (await readFile("/proc/sys/kernel/osrelease", "utf8")).trim();
-      const found = `${process.platform} ${process.arch}, kernel ${release}`;
-      return process.platform === "linux" && process.arch === "x64" ? ok(found) : failed(found, "Use Linux on x86-64.");
+      return judgeSystem({ platform: process.platform, arch: process.arch, release });
     },
   },
   {
@@ -27,22 +22,41 @@ export const machineExaminations: readonly Examination[] = [
         ? ok("running as root")
         : failed("not running as root; what only root can see was not checked", "Run the same command with sudo."),
   },
-  { name: "node", look: async () => checkNode(process.versions.node) },
-  { name: "memory", look: checkMemory },
-  { name: "disk", look: checkDisk },
-  { name: "clock", look: checkClock },
-  { name: "directory", look: checkDirectory },
+  { name: "node", look: async () => judgeNode(process.versions.node) },
+  { name: "memory", look: async () => judgeMemory(await readFile("/proc/meminfo", "utf8")) },
+  {
+    name: "clock",
+    look: async () => {
+      const builtAt = new Date((await stat(new URL(import.meta.url))).mtimeMs);
+      return judgeClock({ now: new Date(), builtAt, synchronised: await isSynchronised() });
+    },
+  },
+  { name: "open files", look: async () => judgeOpenFiles(await readFile("/proc/self/limits", "utf8")) },
 ];
 
+export function judgeSystem({
+  platform,
+  arch,
+  release,
+}: {
+  platform: string;
+  arch: string;
+  /** As `uname -r` has it. */
+  release: string;
+}): Outcome {
+  const found = `${platform} ${arch}, kernel ${release}`;
+  return platform === "linux" && arch === "x64" ? ok(found) : failed(found, "Use Linux on x86-64.");
+}
+
 /** @param version for instance `20.19.1` */
-export function checkNode(version: string): Outcome {
+export function judgeNode(version: string): Outcome {
   const [major = 0, minor = 0] = version.split(".").map(Number);
   const supported = (major === 20 && minor >= 19) || (major === 22 && minor >= 12) || major >= 24;
   return supported ? ok(version) : failed(`${version} is not supported`, "Install Node.js 20.19, 22.12, 24 or newer.");
 }
 
-async function checkMemory(): Promise<Outcome> {
-  const memInfo = await readFile("/proc/meminfo", "utf8");
+/** @param memInfo the content of /proc/meminfo */
+export function judgeMemory(memInfo: string): Outcome {
   const availableMib = Math.floor(Number(/^MemAvailable:\s+(\d+) kB$/m.exec(memInfo)?.[1] ?? 0) / 1_024);
   const perSandbox = sandboxLimits.memoryMib.default + engineMemoryOverheadMib;
   const sandboxes = Math.max(0, Math.floor((availableMib - hostReserve.memoryMib) / perSandbox));
@@ -50,62 +64,59 @@ async function checkMemory(): Promise<Outcome> {
   return sandboxes > 0 ? ok(found) : failed(found, "End what uses the memory, or use a machine with more.");
 }
 
-async function checkDisk(layout: Layout): Promise<Outcome> {
-  const place = await nearestThatExists(layout.root);
-  const { bavail, bsize } = await statfs(place);
-  const found = `${((bavail * bsize) / gibibyte).toFixed(1)} GiB free in ${layout.root}`;
-  const remedy = `Free space in ${layout.root}, or choose another place with WRENN_DIR.`;
-  if (bavail * bsize < hostReserve.diskBytes) return failed(found, remedy);
-  return bavail * bsize < setUpBytes ? warning(found, remedy) : ok(found);
+export interface ClockFacts {
+  readonly now: Date;
+  /** When this program was built: no clock can be right that is behind it. */
+  readonly builtAt: Date;
+  /** Whether something keeps it right; null where nothing tells. */
+  readonly synchronised: boolean | null;
 }
 
-/** A clock that runs behind makes certificates, hence every download, invalid. Guests take theirs from the host. */
-async function checkClock(): Promise<Outcome> {
-  const written = (await stat(new URL(import.meta.url))).mtimeMs;
-  const now = new Date().toISOString();
-  return Date.now() >= written
-    ? ok(now)
-    : failed(
-        `${now} is before ${new Date(written).toISOString()}, when this program was built`,
-        "Set the machine's clock: timedatectl set-ntp true",
-      );
+export function judgeClock({ now, builtAt, synchronised }: ClockFacts): Outcome {
+  const why =
+    "Guests take their clock from the host; one that is wrong makes certificates, hence every download, invalid.";
+  const remedy = "timedatectl set-ntp true";
+  const text = now.toISOString();
+  if (now < builtAt)
+    return failed(`${text} is before ${builtAt.toISOString()}, when this program was built`, remedy, why);
+  if (synchronised === false) return warning(`${text}, and nothing keeps it right`, remedy, why);
+  return ok(synchronised === true ? `${text}, synchronised` : `${text}; nothing here tells whether it is kept right`);
 }
 
-/** Engines and PostgreSQL run under users of their own, so everyone must be able to pass through to Wrenn's files. */
-async function checkDirectory(layout: Layout): Promise<Outcome> {
-  if (!socketPathsFit(layout)) {
-    return failed(
-      `${layout.root} is too long a path: unix sockets in it exceed 107 bytes`,
-      "Choose a shorter WRENN_DIR.",
-    );
+/** Asks whichever program keeps the clock; null where there is none, as in a container, whose clock is its host's. */
+async function isSynchronised(): Promise<boolean | null> {
+  if (await exists("/run/systemd/timesync/synchronized")) return true;
+  if ((await findOnPath("chronyc")) !== null) {
+    const { exitCode, stdout } = await runUnchecked("chronyc", ["-c", "tracking"]);
+    if (exitCode === 0) return stdout.split(",").at(-1)?.trim() !== "Not synchronised";
   }
-  for (let at = await nearestThatExists(layout.root); at !== "/"; at = path.dirname(at)) {
-    const { mode } = await stat(at);
-    if ((mode & 0o001) === 0) {
-      return failed(
-        `other users, as engines are, cannot pass through ${at}`,
-        `chmod o+x ${at}, or choose another WRENN_DIR.`,
-      );
-    }
+  if ((await exists("/run/systemd/system")) && (await findOnPath("timedatectl")) !== null) {
+    const { exitCode, stdout } = await runUnchecked("timedatectl", ["show", "--property=NTPSynchronized", "--value"]);
+    if (exitCode === 0) return stdout.trim() === "yes";
   }
-  const { type } = await statfs(await nearestThatExists(layout.root));
-  return type === tmpfsMagic
-    ? warning(`${layout.root} lies in memory (tmpfs) and is lost with it`, "Choose a WRENN_DIR on a disk.")
-    : ok(layout.root);
+  return null;
 }
 
-/** TMPFS_MAGIC, statfs(2). */
-const tmpfsMagic = 0x01021994;
+/** A host agent with some hundred sandboxes has, of each, an engine's socket, and a socket for every connection into it. */
+const neededFiles = 8_192;
 
-async function nearestThatExists(place: string): Promise<string> {
-  for (let at = place; ; at = path.dirname(at)) {
-    try {
-      await stat(at);
-      return at;
-    } catch (error) {
-      if (!isMissingFile(error) || at === "/") throw error;
-    }
-  }
+/** @param limits the content of /proc/self/limits; Node raises the soft limit to the hard one by itself */
+export function judgeOpenFiles(limits: string): Outcome {
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits)?.[1] ?? "unknown";
+  const found = `at most ${hard} open files a process`;
+  if (hard === "unlimited" || Number(hard) >= neededFiles) return ok(found);
+  return warning(
+    found,
+    `ulimit -Hn 65536, or LimitNOFILE=65536 in the unit of the service`,
+    "Every connection into a sandbox takes a descriptor in the control plane and two in the host agent.",
+  );
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  );
 }
 
 export function inMebibytes(bytes: number): string {

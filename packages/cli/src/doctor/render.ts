@@ -1,4 +1,4 @@
-/** A report for people: a line per check, what to do below it, and a last line that sums up. */
+/** A report for people: a line per check, why it matters and what to do below it, and a last line that sums up. */
 import { paint } from "../terminal/text.ts";
 import type { CheckStatus, DoctorReport } from "./check.ts";
 
@@ -6,8 +6,14 @@ const symbols: Readonly<Record<CheckStatus, string>> = {
   ok: paint("✓", "green"),
   warning: paint("!", "yellow"),
   failed: paint("✗", "red"),
+  unneeded: paint("–", "gray"),
 };
-const words: Readonly<Record<CheckStatus, string>> = { ok: "ok     ", warning: "warning", failed: "FAILED " };
+const words: Readonly<Record<CheckStatus, string>> = {
+  ok: "ok     ",
+  warning: "warning",
+  failed: "FAILED ",
+  unneeded: "–      ",
+};
 const visibleWidth = { terminal: 1, plain: 7 } as const;
 
 /** @param options.terminal symbols and colours instead of words */
@@ -15,8 +21,9 @@ export function renderDoctorReport(report: DoctorReport, options: { terminal: bo
   const marks = options.terminal ? symbols : words;
   const nameWidth = Math.max(...report.checks.map(({ name }) => name.length));
   const indent = " ".repeat((options.terminal ? visibleWidth.terminal : visibleWidth.plain) + nameWidth + 4);
-  const lines = report.checks.flatMap(({ name, status, finding, remedy }) => [
+  const lines = report.checks.flatMap(({ name, status, finding, why, remedy }) => [
     `${marks[status]}  ${name.padEnd(nameWidth)}  ${finding}`,
+    ...(why === undefined ? [] : [`${indent}${why}`]),
     ...(remedy === undefined ? [] : [`${indent}→ ${remedy}`]),
   ]);
   return [...lines, "", summary(report), ""].join("\n");

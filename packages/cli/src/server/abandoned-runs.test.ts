@@ -30,6 +30,8 @@ beforeEach(async () => {
     expires_at: null,
     host_id: null,
     engine: "qemu-tcg",
+    engine_reason: null,
+    disk_format: "qcow2",
     memory_backend: "file",
     recoverable: [],
     created_at: "2026-01-01T00:00:00.000Z",

@@ -1,7 +1,7 @@
 /** What has to be there before anything of the server can be started. */
-import { chmod, mkdir, stat } from "node:fs/promises";
+import { chmod, stat } from "node:fs/promises";
 import { WrennError } from "@wrenn/contract";
-import { type Layout, socketPathsFit } from "@wrenn/system";
+import { type Layout, makeDirectory, socketPathsFit } from "@wrenn/system";
 
 /** @throws WrennError `root_required`, or `invalid_request` for a WRENN_DIR whose path is too long. */
 export async function prepareDirectories(layout: Layout): Promise<void> {
@@ -12,10 +12,10 @@ export async function prepareDirectories(layout: Layout): Promise<void> {
       suggestion: "Choose a shorter one.",
     });
   }
-  await mkdir(layout.root, { recursive: true, mode: 0o711 });
+  await makeDirectory(layout.root, 0o711);
   // Engines and PostgreSQL run as users of their own, which have to pass through but not to look around.
   const { mode } = await stat(layout.root);
   if ((mode & 0o111) !== 0o111) await chmod(layout.root, mode | 0o111);
-  await mkdir(layout.run, { recursive: true, mode: 0o711 });
-  await mkdir(layout.logs, { recursive: true, mode: 0o750 });
+  await makeDirectory(layout.run, 0o711);
+  await makeDirectory(layout.logs, 0o750);
 }

@@ -20,6 +20,7 @@ import {
   hasErrno,
   identifyProcess,
   isMissingFile,
+  makeDirectory,
   type Layout,
   type ProcessIdentity,
   readJson,
@@ -126,7 +127,7 @@ async function installPrograms(layout: Layout): Promise<Programs> {
   await removeUnfinished(layout.bin);
   if (!(await exists(installed))) {
     const temporary = `${installed}.${process.pid}.tmp`;
-    await mkdir(layout.bin, { recursive: true, mode: 0o755 });
+    await makeDirectory(layout.bin, 0o755);
     await cp(native, temporary, { recursive: true, verbatimSymlinks: true });
     await linkLibraries(temporary);
     await run("chmod", ["-R", "u=rwX,go=rX", temporary]);

@@ -1,6 +1,6 @@
 /** WRENN_DIR and what lies in it, with the modes that keep other users of the machine out. */
-import { chmod, mkdir, stat } from "node:fs/promises";
-import { isMissingFile, type Layout } from "@wrenn/system";
+import { chmod, stat } from "node:fs/promises";
+import { isMissingFile, type Layout, makeDirectory } from "@wrenn/system";
 import type { SetupStep } from "./step.ts";
 
 interface DirectoryMode {
@@ -42,7 +42,7 @@ export function directoriesStep(layout: Layout): SetupStep {
     },
     run: async () => {
       for (const { path, mode } of directories(layout)) {
-        await mkdir(path, { recursive: true });
+        await makeDirectory(path);
         await chmod(path, mode);
       }
       if ((await modeOf(layout.credentials)) !== null) await chmod(layout.credentials, 0o600);

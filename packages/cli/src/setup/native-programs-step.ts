@@ -1,8 +1,8 @@
 /** Builds what is written in Rust and installs it: the guest agent, the pager, and the library that gives QEMU its memory. */
 import { createHash } from "node:crypto";
-import { access, chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { access, chmod, copyFile, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
-import { readJson, writeJsonDurably, type Layout } from "@wrenn/system";
+import { makeDirectory, readJson, writeJsonDurably, type Layout } from "@wrenn/system";
 import { z } from "zod";
 import { buildWithCargo, type CargoBuild } from "./cargo.ts";
 import type { SetupStep, StepProgress } from "./step.ts";
@@ -99,7 +99,7 @@ async function buildProgram(program: NativeProgram, repositoryRoot: string, prog
 /** Copies beside its place and renames, so that there is never half a program. */
 async function install(built: string, installed: string): Promise<void> {
   const temporary = `${installed}.tmp`;
-  await mkdir(path.dirname(installed), { recursive: true });
+  await makeDirectory(path.dirname(installed));
   await rm(temporary, { force: true });
   await copyFile(built, temporary);
   await chmod(temporary, 0o755);

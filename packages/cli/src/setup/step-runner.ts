@@ -1,8 +1,8 @@
 /** Runs what is not done of a list of steps, under the set-up's lock, and says nothing when all of it is. */
-import { mkdir, statfs } from "node:fs/promises";
+import { statfs } from "node:fs/promises";
 import path from "node:path";
 import { WrennError } from "@wrenn/contract";
-import { hasErrno, isMissingFile } from "@wrenn/system";
+import { hasErrno, isMissingFile, makeDirectory } from "@wrenn/system";
 import { formatSpan } from "../units.ts";
 import type { SetupStep } from "./step.ts";
 import { StepDisplay, type SetupOutput } from "./step-display.ts";
@@ -28,7 +28,7 @@ export async function runSetupSteps(options: StepRunnerOptions): Promise<void> {
   if (pending.length === 0) return;
   requireRoot(pending);
   await requireDiskSpace(pending);
-  await mkdir(path.dirname(lockFile), { recursive: true });
+  await makeDirectory(path.dirname(lockFile));
   const started = performance.now();
   const onWait = (): void => {
     output.write("Another Wrenn is setting up this machine; waiting for it.\n");

@@ -141,6 +141,8 @@ const exampleSandbox = {
   expires_at: "2026-01-31T12:10:03.250Z",
   host_id: "host-0199a1b0-7777-7888-8999-aaaabbbbcccc",
   engine: "qemu-kvm",
+  engine_reason: "KVM works: a guest kernel booted in it.",
+  disk_format: "qcow2",
   memory_backend: "file",
   recoverable: [],
   created_at: "2026-01-31T12:00:00.000Z",
@@ -181,7 +183,17 @@ export const sandboxSchema = z
       .nullable()
       .describe("When it will have been idle for too long; null without a timeout, and where it does not run."),
     host_id: z.string().nullable().describe("The machine that it is on."),
-    engine: z.string().nullable().describe("`qemu-kvm` or `qemu-tcg`; null until it has started."),
+    engine: z
+      .string()
+      .nullable()
+      .describe(
+        "What runs it: `firecracker`, `qemu-kvm` or `qemu-tcg` (software emulation); null until it has started.",
+      ),
+    engine_reason: z.string().nullable().describe("Why its host chose that engine, in a sentence."),
+    disk_format: z
+      .string()
+      .nullable()
+      .describe("How its disk is kept: `qcow2` or `dm-snapshot`; null until it has started."),
     memory_backend: z
       .enum(memoryBackends)
       .nullable()

@@ -40,6 +40,9 @@ const exampleSnapshot = {
   size_bytes: 31_457_280,
   host_id: "host-0199a1b0-7777-7888-8999-aaaabbbbcccc",
   engine: "qemu-kvm",
+  engine_version: "7.2.22",
+  cpu: "AMD EPYC 9354",
+  disk_format: "qcow2",
   created_at: "2026-01-31T12:00:00.000Z",
 };
 
@@ -55,6 +58,9 @@ export const snapshotSchema = z
     size_bytes: z.number().int().describe("Blocks on the host's disk that it alone made necessary when it was taken."),
     host_id: z.string().nullable().describe("The machine that has it."),
     engine: z.string().nullable().describe("What it was made by, and is started with."),
+    engine_version: z.string().nullable().describe("Of that engine. Another version does not start it."),
+    cpu: z.string().nullable().describe("The processor that its guest has found. It is started on no other."),
+    disk_format: z.string().nullable().describe("How its disk is kept: `qcow2` or `dm-snapshot`."),
     created_at: z.iso.datetime(),
   })
   .meta({ id: "Snapshot", description: "A named snapshot.", examples: [exampleSnapshot] });

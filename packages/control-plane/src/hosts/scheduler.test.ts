@@ -1,8 +1,8 @@
 import { newId, platformTeamId } from "@wrenn/contract";
 import { expect, test } from "vitest";
+import type { HostLoad } from "../store/reservations.ts";
 import type { HostRow } from "../store/schema.ts";
 import { leastLoaded } from "./scheduler.ts";
-import type { HostLoad } from "./scheduler.ts";
 
 const ask = { vcpus: 1, memoryMib: 512 };
 
@@ -19,6 +19,13 @@ function load(name: string, host: Partial<HostRow>, usedMemoryMib = 0, usedVcpus
       memory_mib: 16_384,
       agent_version: null,
       engine: null,
+      engine_version: null,
+      engine_reason: null,
+      cpu: null,
+      disk_format: null,
+      disk_reason: null,
+      disk_formats: [],
+      memory_backends: [],
       created_at: new Date(0),
       last_seen_at: new Date(0),
       contact_lost_at: null,

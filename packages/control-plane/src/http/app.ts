@@ -18,12 +18,14 @@ import type { Recoveries } from "../services/recoveries.ts";
 import type { Snapshots } from "../services/snapshots.ts";
 import type { Observation } from "../services/observation.ts";
 import type { Sandboxes } from "../services/sandboxes.ts";
+import type { Store } from "../store/database.ts";
 import { discardRest } from "./discard-rest.ts";
 import { serveDocsPage } from "./docs-page.ts";
 import { sendError } from "./errors.ts";
 import { fileRoutes } from "./files.ts";
 import { execRoute } from "./exec.ts";
 import { healthRoute } from "./health.ts";
+import { hostRoutes } from "./hosts.ts";
 import { metricsRoute } from "./metrics.ts";
 import type { MetricsAccess } from "./metrics.ts";
 import { observationRoutes } from "./observation.ts";
@@ -39,6 +41,7 @@ import { plainStreamRequests } from "./streams/plain-requests.ts";
 import { answerUnknownRoutes } from "./unknown-routes.ts";
 
 export interface ApiServices {
+  readonly store: Store;
   readonly sandboxes: Sandboxes;
   readonly creations: Creations;
   readonly freezing: Freezing;
@@ -79,6 +82,7 @@ export async function buildApi(
   const app = await makeApplication(services, makeServer);
   await app.register(healthRoute(services.health));
   await app.register(metricsRoute(services.metrics, { apiKeys: services.apiKeys, ...services.metricsAccess }));
+  await app.register(hostRoutes({ ...services, operators: services.metricsAccess.operators }));
   await app.register(sandboxRoutes(services));
   await app.register(lifecycleRoutes(services));
   await app.register(snapshotRoutes(services));

@@ -35,6 +35,8 @@ function present(row: NamedSandboxRow, expiresAt: Date | null): Sandbox {
     expires_at: expiresAt?.toISOString() ?? null,
     host_id: row.host_id === null ? null : formatId("host", row.host_id),
     engine: row.engine,
+    engine_reason: row.engine_reason,
+    disk_format: row.disk_format,
     memory_backend: row.memory_backend,
     recoverable: row.recoverable,
     created_at: row.created_at.toISOString(),

@@ -43,6 +43,7 @@ const deaths: readonly ErrorCode[] = [
   "guest_powered_off",
   "vm_died",
   "memory_unreadable",
+  "disk_failed",
 ];
 
 /** What the state of a sandbox may refuse. */
@@ -70,6 +71,7 @@ export const startErrors: readonly ErrorCode[] = [
   "no_capacity",
   "host_out_of_memory",
   "engine_missing",
+  "engine_unavailable",
   "engine_too_old",
 ];
 

@@ -144,6 +144,9 @@ function present(row: TemplateRow): Snapshot {
     size_bytes: row.size_bytes,
     host_id: row.host_id === null ? null : formatId("host", row.host_id),
     engine: row.engine,
+    engine_version: row.engine_version,
+    cpu: row.cpu,
+    disk_format: row.disk_format,
     created_at: row.created_at.toISOString(),
   };
 }

@@ -1,7 +1,8 @@
 /** Copying a running or paused sandbox, memory and disk: as many copies as are asked for, or none. */
 import { asWrennError, can, deadlines, newId, WrennError } from "@wrenn/contract";
-import type { ForkSandbox, hostAgentProto, SandboxId, TeamId } from "@wrenn/contract";
+import type { ForkSandbox, hostAgentProto, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
 import type { HostClient } from "../hosts/host-client.ts";
+import { machineParts } from "../hosts/machine.ts";
 import { changeStatus } from "../store/change-status.ts";
 import { reserveCopies } from "../store/reservations.ts";
 import type { ReservedCopies } from "../store/reservations.ts";
@@ -25,14 +26,14 @@ export class Forks {
 
   /**
    * Answers once all copies run. Their environment is in the memory that they are copied with.
-   * @throws WrennError `sandbox_not_found`, `sandbox_busy`, `sandbox_died`, `sandbox_state_conflict`, `no_capacity`, or why the host could
-   * not; then there is no copy, and the sandbox is as it was
+   * @throws WrennError `sandbox_not_found`, `sandbox_busy`, `sandbox_died`, `sandbox_state_conflict`, `no_capacity`,
+   * `snapshot_incompatible`, or why the host could not; then there is no copy, and the sandbox is as it was
    */
   async fork(teamId: TeamId, id: SandboxId, ask: ForkSandbox): Promise<NamedSandboxRow[]> {
     for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
       const source = await this.#operations.get(teamId, id);
       if (!can.copy(source.status)) throw refusal(source);
-      const { id: hostId, client } = await this.#operations.hostOf(source);
+      const { id: hostId, client } = await this.#operations.hostOf(source, machineParts);
       const copies = Array.from({ length: ask.count }, () => ({
         id: newId("sandbox"),
         teamId,
@@ -59,6 +60,7 @@ export class Forks {
   async #copy({ source, copies }: ReservedCopies, client: HostClient): Promise<SandboxRow[]> {
     const { tokens } = this.#with;
     const isMarked = source.status === "snapshotting";
+    let settled: SandboxStatus | undefined;
     try {
       const { answer } = await this.#operations.carryOut(source, {
         done: "forked",
@@ -71,12 +73,14 @@ export class Forks {
         success: isMarked ? () => ({ to: "running" }) : null,
         failure: isMarked ? (reason) => ({ to: "running", reason }) : null,
       });
-      return await Promise.all(copies.map(async (copy) => this.#started(copy, answer)));
+      const rows = await Promise.all(copies.map(async (copy) => this.#started(copy, answer)));
+      settled = "running";
+      return rows;
     } catch (error) {
       await Promise.all(copies.map(async (copy) => this.#undo(copy, error)));
       throw error;
     } finally {
-      for (const { id } of copies) this.#with.onChange(id);
+      for (const { id } of copies) this.#with.onChange(id, settled);
     }
   }
 

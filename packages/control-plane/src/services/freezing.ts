@@ -1,6 +1,7 @@
 /** Pausing and resuming: asked for by a user, or because nobody uses a sandbox. */
 import { can, deadlines, isErrorCode, WrennError } from "@wrenn/contract";
 import type { hostAgentProto, SandboxId, TeamId } from "@wrenn/contract";
+import { machineParts } from "../hosts/machine.ts";
 import { idleForTooLong } from "../store/activity.ts";
 import type { IdleSandbox } from "../store/activity.ts";
 import { changeStatus } from "../store/change-status.ts";
@@ -73,8 +74,8 @@ export class Freezing {
 
   /**
    * Answers once the sandbox runs. One that runs already is success; one that is being resumed is waited for.
-   * @throws WrennError `sandbox_not_found`, `sandbox_busy`, `sandbox_died`, `sandbox_state_conflict`, `no_capacity`, or why its host could
-   * not; then it is paused still
+   * @throws WrennError `sandbox_not_found`, `sandbox_busy`, `sandbox_died`, `sandbox_state_conflict`, `no_capacity`,
+   * `snapshot_incompatible`, or why its host could not; then it is paused still
    */
   async resume(teamId: TeamId, id: SandboxId): Promise<NamedSandboxRow> {
     const { store, tokens } = this.#with;
@@ -83,7 +84,7 @@ export class Freezing {
       if (row.status === "running") return row;
       if (row.status === "resuming") return this.#outcome(row, "running", deadlines.resumeSandbox);
       if (!can.resume(row.status)) throw refusal(row);
-      const { id: hostId, client } = await this.#operations.hostOf(row);
+      const { id: hostId, client } = await this.#operations.hostOf(row, machineParts);
       const deadlineMs = deadlines.resumeSandbox;
       const begun = await reserveStart(store, { row, hostId, to: "resuming", deadlineMs });
       if (begun === "no_room") throw noRoom(row.vcpus, row.memory_mib);

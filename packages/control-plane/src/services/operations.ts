@@ -3,11 +3,13 @@
  * being done, and is completed whether or not its caller still listens. What the host reports is written down; where nobody knows
  * what the host did, and where this process ends in the middle, the reconciler asks the host.
  */
-import { asWrennError, intervals, WrennError } from "@wrenn/contract";
+import { asWrennError, WrennError } from "@wrenn/contract";
 import type { ErrorCode, hostAgentProto, MemoryBackend, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
+import { differences, incompatible, machineOf } from "../hosts/machine.ts";
+import type { MachinePart } from "../hosts/machine.ts";
 import { changeStatus } from "../store/change-status.ts";
 import type { StatusChange, StatusReason } from "../store/change-status.ts";
 import type { Store } from "../store/database.ts";
@@ -17,7 +19,7 @@ import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import type { SandboxRow } from "../store/schema.ts";
 import type { AccessTokens } from "./access-tokens.ts";
 import type { Activity } from "./activity.ts";
-import { refreshHost } from "./hosts.ts";
+import { presentHost } from "./hosts.ts";
 
 export interface SandboxServices {
   readonly store: Store;
@@ -79,17 +81,21 @@ export class Operations {
   }
 
   /**
-   * The host that has the sandbox. That it is away is found out before anything is marked that somebody has to clean up.
-   * @throws WrennError `host_unavailable`
+   * The host that has the sandbox. That it is away, or runs another engine than the sandbox needs, is found out before anything is marked
+   * that somebody has to clean up.
+   * @param needed in what the host must be as the sandbox was when it last ran
+   * @throws WrennError `host_unavailable`, `snapshot_incompatible`
    */
   async hostOf(
     row: SandboxRow,
+    needed: readonly MachinePart[] = [],
   ): Promise<{ readonly id: NonNullable<SandboxRow["host_id"]>; readonly client: HostClient }> {
     const { store, clients } = this.#with;
-    const host = row.host_id === null ? null : await findHost(store, row.host_id);
-    if (host === null) throw new WrennError("internal", { message: "The sandbox is on no host." });
-    const client = clients.get(host.address);
-    if (!client.wasRecordedWithin(intervals.hostFacts)) await refreshHost(store, client, host);
+    const found = row.host_id === null ? null : await findHost(store, row.host_id);
+    if (found === null) throw new WrennError("internal", { message: "The sandbox is on no host." });
+    const client = clients.get(found.address);
+    const host = await presentHost(store, client, found);
+    if (differences(row, host, needed).length > 0) throw incompatible("sandbox", row, [host], needed);
     return { id: host.id, client };
   }
 
@@ -203,15 +209,19 @@ export function refusal({ status, recoverable }: Pick<SandboxRow, "status" | "re
 }
 
 /** A change to `running`, with what its host says of it. */
-export function toRunning(sandbox: Pick<hostAgentProto.Sandbox, "engine" | "memoryBackend">): {
+export function toRunning(
+  sandbox: Pick<
+    hostAgentProto.Sandbox,
+    "engine" | "engineVersion" | "engineReason" | "cpu" | "diskFormat" | "memoryBackend"
+  >,
+): Pick<StatusChange, "machine"> & {
   readonly to: Extract<SandboxStatus, "running">;
-  readonly engine?: string;
   readonly memoryBackend: MemoryBackend | null;
 } {
-  const { engine, memoryBackend } = sandbox;
+  const { engine, engineReason, memoryBackend } = sandbox;
   return {
     to: "running",
-    ...(engine === "" ? {} : { engine }),
+    ...(engine === "" ? {} : { machine: { ...machineOf(sandbox), engine_reason: engineReason || null } }),
     memoryBackend: memoryBackend === "file" || memoryBackend === "uffd" ? memoryBackend : null,
   };
 }

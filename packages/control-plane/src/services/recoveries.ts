@@ -1,11 +1,19 @@
 /** Starting again what has died, from what its owner chooses: nothing is lost without being asked. */
 import { can, deadlines, WrennError } from "@wrenn/contract";
 import type { RecoverySource, SandboxId, TeamId } from "@wrenn/contract";
+import { machineParts } from "../hosts/machine.ts";
+import type { MachinePart } from "../hosts/machine.ts";
 import { reserveStart } from "../store/reservations.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import { noRoom } from "./hosts.ts";
 import { refusal, toRunning } from "./operations.ts";
 import type { Operations, SandboxServices } from "./operations.ts";
+
+/** A guest that boots from its disk may find any machine that can open it. */
+const neededFor: Readonly<Record<RecoverySource, readonly MachinePart[]>> = {
+  disk: ["disk_format"],
+  last_pause: machineParts,
+};
 
 export class Recoveries {
   readonly #with: SandboxServices;
@@ -18,15 +26,15 @@ export class Recoveries {
 
   /**
    * Answers once the sandbox runs.
-   * @throws WrennError `sandbox_not_found`, `recovery_unavailable`, `sandbox_busy`, `sandbox_state_conflict`, `no_capacity`, or why its host
-   * could not; then it is as it was
+   * @throws WrennError `sandbox_not_found`, `recovery_unavailable`, `sandbox_busy`, `sandbox_state_conflict`, `no_capacity`,
+   * `snapshot_incompatible`, or why its host could not; then it is as it was
    */
   async recover(teamId: TeamId, id: SandboxId, from: RecoverySource): Promise<NamedSandboxRow> {
     const row = await this.#operations.get(teamId, id);
     const { recoverable } = row;
     if (!can.recover(row.status)) throw refusal(row);
     if (!recoverable.includes(from)) throw new WrennError("recovery_unavailable", { details: { recoverable } });
-    const { id: hostId, client } = await this.#operations.hostOf(row);
+    const { id: hostId, client } = await this.#operations.hostOf(row, neededFor[from]);
     const deadlineMs = deadlines.recoverSandbox;
     const begun = await reserveStart(this.#with.store, { row, hostId, to: "starting", deadlineMs });
     if (begun === "no_room") throw noRoom(row.vcpus, row.memory_mib);

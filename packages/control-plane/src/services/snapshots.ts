@@ -12,6 +12,7 @@ import {
 } from "@wrenn/contract";
 import type { CreateSnapshot, hostAgentProto, SandboxId, TeamId, TemplateId } from "@wrenn/contract";
 import type { HostClient } from "../hosts/host-client.ts";
+import { machineOf } from "../hosts/machine.ts";
 import { findHost } from "../store/hosts.ts";
 import { beginCopying } from "../store/reservations.ts";
 import type { SandboxRow, TemplateRow } from "../store/schema.ts";
@@ -134,7 +135,7 @@ export class Snapshots {
     const published = await publishSnapshot(this.#with.store, row, {
       generationId: parseUuid("generation", snapshot.generationId),
       sizeBytes: Number(snapshot.sizeBytes),
-      engine: snapshot.engine,
+      machine: machineOf(snapshot),
     });
     for (const replaced of published?.replaced ?? []) await this.#removeLater(replaced);
     return published?.snapshot ?? null;

@@ -18,7 +18,8 @@ export interface StatusChange {
   readonly from: { readonly id: SandboxId; readonly status: SandboxStatus; readonly version: number };
   readonly to: SandboxStatus;
   readonly reason?: StatusReason | null;
-  readonly engine?: string;
+  /** What it was started by and on, when that is told. */
+  readonly machine?: Pick<SandboxRow, "engine" | "engine_version" | "engine_reason" | "cpu" | "disk_format">;
   /** How it has its memory now; what was known is kept until it stops running. */
   readonly memoryBackend?: MemoryBackend | null;
   /** What is kept of a dead one. Only for `error`. */
@@ -65,7 +66,7 @@ export async function changeStatus(store: Store, change: StatusChange): Promise<
           ...((to === "stopped" || (to === "paused" && from.status === "pausing")) && reason === null
             ? {}
             : { status_reason_code: reason?.code ?? null, status_reason_message: reason?.message ?? null }),
-          ...(change.engine === undefined ? {} : { engine: change.engine }),
+          ...change.machine,
           ...(change.startedAt === undefined ? {} : { started_at: change.startedAt }),
           // While it did not run nobody could use it.
           ...(to === "running" && !inUse.has(from.status) ? { last_active_at: sql<Date>`now()` } : {}),

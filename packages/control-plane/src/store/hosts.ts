@@ -31,26 +31,27 @@ export async function findHost(store: Store, id: HostId): Promise<HostRow | null
   return (await store.selectFrom("hosts").selectAll().where("id", "=", id).executeTakeFirst()) ?? null;
 }
 
-export interface HostFacts {
-  readonly cpuCount: number;
-  readonly memoryMib: number;
-  readonly agentVersion: string;
-  readonly engine: string;
-}
+/** What an agent says of its machine. */
+export type HostFacts = Pick<
+  HostRow,
+  | "cpu_count"
+  | "memory_mib"
+  | "agent_version"
+  | "engine"
+  | "engine_version"
+  | "engine_reason"
+  | "cpu"
+  | "disk_format"
+  | "disk_reason"
+  | "disk_formats"
+  | "memory_backends"
+>;
 
 /** The agent answered. */
 export async function recordContact(store: Store, id: HostId, facts: HostFacts): Promise<void> {
   await store
     .updateTable("hosts")
-    .set({
-      status: "online",
-      cpu_count: facts.cpuCount,
-      memory_mib: facts.memoryMib,
-      agent_version: facts.agentVersion,
-      engine: facts.engine,
-      last_seen_at: sql<Date>`now()`,
-      contact_lost_at: null,
-    })
+    .set({ status: "online", ...facts, last_seen_at: sql<Date>`now()`, contact_lost_at: null })
     .where("id", "=", id)
     .execute();
 }

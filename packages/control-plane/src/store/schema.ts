@@ -43,6 +43,9 @@ interface TemplateTable {
   source_sandbox_id: Defaulted<SandboxId | null>;
   size_bytes: Generated<number>;
   engine: Defaulted<string | null>;
+  engine_version: Defaulted<string | null>;
+  cpu: Defaulted<string | null>;
+  disk_format: Defaulted<string | null>;
   status: Defaulted<TemplateStatus>;
   deadline_at: NullableTimestamp;
   deleted_at: NullableTimestamp;
@@ -70,6 +73,13 @@ interface HostTable {
   memory_mib: Generated<number>;
   agent_version: Defaulted<string | null>;
   engine: Defaulted<string | null>;
+  engine_version: Defaulted<string | null>;
+  engine_reason: Defaulted<string | null>;
+  cpu: Defaulted<string | null>;
+  disk_format: Defaulted<string | null>;
+  disk_reason: Defaulted<string | null>;
+  disk_formats: Defaulted<string[]>;
+  memory_backends: Defaulted<string[]>;
   created_at: Timestamp;
   last_seen_at: NullableTimestamp;
   contact_lost_at: NullableTimestamp;
@@ -90,6 +100,10 @@ interface SandboxTable {
   disk_mib: number;
   metadata: JSONColumnType<Record<string, string>>;
   engine: Defaulted<string | null>;
+  engine_version: Defaulted<string | null>;
+  engine_reason: Defaulted<string | null>;
+  cpu: Defaulted<string | null>;
+  disk_format: Defaulted<string | null>;
   deadline_at: NullableTimestamp;
   created_at: Timestamp;
   started_at: NullableTimestamp;
@@ -179,4 +193,8 @@ export const sandboxColumns = [
   "paused_at",
   "pause_failures",
   "pause_retry_at",
+  "engine_version",
+  "engine_reason",
+  "cpu",
+  "disk_format",
 ] as const;

@@ -36,6 +36,9 @@ export async function insertSnapshot(store: Store, snapshot: NewSnapshot): Promi
         host_id: hostId,
         source_sandbox_id: source.id,
         engine: source.engine,
+        engine_version: source.engine_version,
+        cpu: source.cpu,
+        disk_format: source.disk_format,
         status: "creating",
         deadline_at: timeIn(deadlineMs),
       })
@@ -55,7 +58,8 @@ export async function insertSnapshot(store: Store, snapshot: NewSnapshot): Promi
 export interface SnapshotFacts {
   readonly generationId: GenerationId;
   readonly sizeBytes: number;
-  readonly engine: string;
+  /** What a host must have in order to start it. */
+  readonly machine: Pick<TemplateRow, "engine" | "engine_version" | "cpu" | "disk_format">;
 }
 
 export interface Published {
@@ -92,7 +96,7 @@ export async function publishSnapshot(store: Store, row: TemplateRow, facts: Sna
         deadline_at: null,
         generation_id: facts.generationId,
         size_bytes: facts.sizeBytes,
-        engine: facts.engine,
+        ...facts.machine,
       })
       .where("id", "=", row.id)
       .returningAll()

@@ -19,7 +19,16 @@ function unborn(status: SandboxStatus, overdue = false): ExpectedSandbox {
 }
 
 function held(state: hostAgentProto.SandboxState, sandboxId: string = id): HeldSandbox {
-  const common = { sandboxId, state, engine: "e", memoryBackend: "" };
+  const common = {
+    sandboxId,
+    state,
+    engine: "e",
+    engineVersion: "",
+    engineReason: "",
+    cpu: "",
+    diskFormat: "",
+    memoryBackend: "",
+  };
   return state === SandboxState.DEAD
     ? { ...common, recoverable: ["disk"], death: create(DeathSchema, { code: "guest_panicked", message: "panic" }) }
     : { ...common, recoverable: [] };

@@ -27,6 +27,8 @@ export class SimulatedHostAgent extends SimulatedSandboxes {
   cpuCount = 2;
   memoryMib = 8192;
   slotsReady = 3;
+  /** What its engine can use; when left out, what new disks are. */
+  diskFormats: string[] | undefined;
   tunnelsOpened = 0;
   readonly #socketPath: string;
   readonly #connections = new Set<net.Socket>();
@@ -83,7 +85,10 @@ export class SimulatedHostAgent extends SimulatedSandboxes {
         cpuCount: this.cpuCount,
         memoryTotalMib: this.memoryMib,
         memoryAvailableMib: this.memoryMib,
-        engine: "qemu-tcg",
+        ...this.machine,
+        diskReason: "This machine is simulated.",
+        diskFormats: this.diskFormats ?? [this.machine.diskFormat],
+        memoryBackends: ["file", "uffd"],
         slotsReady: this.slotsReady,
         slotsInUse: this.sandboxes.size,
       }),

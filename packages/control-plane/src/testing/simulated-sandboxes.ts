@@ -19,7 +19,23 @@ const during: Readonly<Partial<Record<SimulatedOperation, hostAgentProto.Sandbox
 type Hook = (id: string) => Promise<void>;
 const nothing = async (): Promise<void> => undefined;
 
+/** What a real host says of the machine that its sandboxes run on. */
+export interface SimulatedMachine {
+  engine: string;
+  engineVersion: string;
+  engineReason: string;
+  cpu: string;
+  diskFormat: string;
+}
+
 export abstract class SimulatedSandboxes {
+  machine: SimulatedMachine = {
+    engine: "qemu-tcg",
+    engineVersion: "7.2.22",
+    engineReason: "This machine is simulated.",
+    cpu: "max",
+    diskFormat: "qcow2",
+  };
   readonly sandboxes = new Map<string, hostAgentProto.Sandbox>();
   /** What sandboxes have printed on their consoles, by id. One byte a character. */
   readonly consoles = new Map<string, string>();
@@ -75,7 +91,7 @@ export abstract class SimulatedSandboxes {
   plant(id: string, createdAt: Date, state: hostAgentProto.SandboxState = SandboxState.RUNNING): void {
     this.sandboxes.set(
       id,
-      create(SandboxSchema, { sandboxId: id, state, engine: "qemu-tcg", createdAt: timestampFromDate(createdAt) }),
+      create(SandboxSchema, { sandboxId: id, state, ...this.machine, createdAt: timestampFromDate(createdAt) }),
     );
   }
 
@@ -93,7 +109,7 @@ export abstract class SimulatedSandboxes {
       vcpus: request.vcpus,
       memoryMib: request.memoryMib,
       diskMib: request.diskMib,
-      engine: "qemu-tcg",
+      ...this.machine,
       createdAt: timestampNow(),
       steps: this.steps,
     });
@@ -157,6 +173,7 @@ export abstract class SimulatedSandboxes {
     this.recoveries.push(request);
     const sandbox = await this.#change("recover", id, SandboxState.DEAD, this.beforeRecover);
     Object.assign(sandbox, { state: SandboxState.RUNNING, memoryBackend: "file", recoverable: [], death: undefined });
+    Object.assign(sandbox, this.machine);
     await this.beforeAnswer(id);
     return sandbox;
   }
@@ -191,7 +208,7 @@ export abstract class SimulatedSandboxes {
         vcpus: source.vcpus,
         memoryMib: source.memoryMib,
         diskMib: source.diskMib,
-        engine: source.engine,
+        ...this.machine,
         memoryBackend: "file",
         createdAt: timestampNow(),
         steps: this.steps,
@@ -213,6 +230,9 @@ export abstract class SimulatedSandboxes {
       memoryMib: source.memoryMib,
       diskMib: source.diskMib,
       engine: source.engine,
+      engineVersion: source.engineVersion,
+      cpu: source.cpu,
+      diskFormat: source.diskFormat,
       sizeBytes: 31_457_280n,
       createdAt: timestampNow(),
     });

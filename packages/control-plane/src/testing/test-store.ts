@@ -5,8 +5,23 @@ import type { OpenDatabase, Store } from "../store/database.ts";
 import { ensureHost, recordContact } from "../store/hosts.ts";
 import { migrate, readMigrations } from "../store/migrate.ts";
 import { reserveSandbox } from "../store/reservations.ts";
+import type { HostFacts } from "../store/hosts.ts";
 import type { HostRow, SandboxRow } from "../store/schema.ts";
 import type { TestDatabase } from "./test-database.ts";
+
+const largeHost: HostFacts = {
+  cpu_count: 64,
+  memory_mib: 100_000,
+  agent_version: "0",
+  engine: "qemu-tcg",
+  engine_version: null,
+  engine_reason: null,
+  cpu: null,
+  disk_format: null,
+  disk_reason: null,
+  disk_formats: [],
+  memory_backends: [],
+};
 
 export class TestStore {
   readonly store: Store;
@@ -24,8 +39,7 @@ export class TestStore {
     await migrate(url, await readMigrations());
     const open = openDatabase(url, () => undefined);
     const host = await ensureHost(open.store, { name: "test", address: "unix:/nowhere" });
-    const facts = { cpuCount: 64, memoryMib: 100_000, agentVersion: "0", engine: "qemu-tcg" };
-    await recordContact(open.store, host.id, facts);
+    await recordContact(open.store, host.id, largeHost);
     return new TestStore(open, host);
   }
 

@@ -2,9 +2,9 @@
  * Limits on what an engine's process may take of its host, by control groups: the unified hierarchy (v2), the older one per
  * controller (v1), or a mixture. A controller that the machine lacks is reported and done without.
  */
-import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { hasErrno, isMissingFile, pollUntil } from "@wrenn/system";
+import { hasErrno, isMissingFile, makeDirectory, pollUntil } from "@wrenn/system";
 import type { BaseLogger } from "pino";
 import { isContained } from "./contained.ts";
 
@@ -92,7 +92,7 @@ export class Cgroups {
     const procsFiles: string[] = [];
     for (const hierarchy of this.#hierarchies) {
       const directory = this.#directory(hierarchy, name);
-      await mkdir(directory, { recursive: true });
+      await makeDirectory(directory);
       for (const controller of hierarchy.controllers) await this.#limit(hierarchy, directory, controller, limits);
       procsFiles.push(path.join(directory, "cgroup.procs"));
     }
@@ -209,7 +209,7 @@ async function makeGroups(hierarchy: CgroupHierarchy, groups: readonly string[])
     for (const group of groups) {
       if (hierarchy.version === 2) controllers = await delegate(parent, controllers);
       parent = path.join(hierarchy.mountPoint, group);
-      await mkdir(parent, { recursive: true });
+      await makeDirectory(parent);
     }
     return hierarchy.version === 2 ? await delegate(parent, controllers) : controllers;
   } catch (error) {

@@ -59,14 +59,32 @@ it("finds a sandbox's engine by its control socket, and a canary that was left b
   expect((await findAllEngineProcesses(layout)).toSorted(byPid)).toEqual([engine, canary].toSorted(byPid));
 });
 
-it("leaves the engines of a Wrenn inside a container alone", async () => {
-  const container = path.join(layout.root, "container");
-  await mkdir(path.join(container, "usr"), { recursive: true });
-  for (const name of ["bin", "lib", "lib64"]) await symlink(`usr/${name}`, path.join(container, name));
+/** A process whose root directory is `root`, and which waits there to be killed. */
+async function startIn(root: string, command: readonly string[]): Promise<ProcessIdentity> {
+  await mkdir(path.join(root, "usr"), { recursive: true });
+  for (const name of ["bin", "lib", "lib64"]) await symlink(`usr/${name}`, path.join(root, name));
   const enter = `mount --rbind /usr "$0/usr" && exec chroot "$0" "$@"`;
-  const command = claim(layout.sandbox(id).qmpSocket);
-  const contained = await start("unshare", ["--mount", "sh", "-c", enter, container, ...command]);
+  const contained = await start("unshare", ["--mount", "sh", "-c", enter, root, ...command]);
   const entered = await pollUntil(async () => ((await isContained(contained.pid)) ? true : null), { timeoutMs: 5_000 });
   expect(entered).toBe(true);
+  return contained;
+}
+
+it("finds a jailed engine by its root directory, whatever its command line says, and one on its way into the jail", async () => {
+  const files = layout.sandbox(id);
+  const other = layout.sandbox(newId("sandbox"));
+  const waiting = ["sh", "-c", "kill -STOP $$", "no engine at all"];
+  const jailed = await startIn(path.join(files.jail.directory, "firecracker", id, "root"), waiting);
+  const [program = "", ...args] = waiting;
+  const onItsWay = await start(program, [...args, "--chroot-base-dir", files.jail.directory]);
+  const byPid = (a: ProcessIdentity, b: ProcessIdentity): number => a.pid - b.pid;
+  const both = [jailed, onItsWay].toSorted(byPid);
+  expect((await findEngineProcesses(files)).toSorted(byPid)).toEqual(both);
+  expect((await findAllEngineProcesses(layout)).toSorted(byPid)).toEqual(both);
+  await expect(findEngineProcesses(other)).resolves.toEqual([]);
+});
+
+it("leaves the engines of a Wrenn inside a container alone", async () => {
+  await startIn(path.join(layout.root, "container"), claim(layout.sandbox(id).qmpSocket));
   await expect(findAllEngineProcesses(layout)).resolves.toEqual([]);
 });

@@ -3,7 +3,7 @@ import type { CgroupMembership } from "./cgroups.ts";
 
 export interface Confinement {
   readonly uid: number;
-  /** Supplementary groups: who may read templates, who may use /dev/kvm. */
+  /** Supplementary groups: who may read templates, who may use /dev/kvm; these may be the same. */
   readonly groups: readonly number[];
   /** The network namespace to enter, or null to stay without any network. */
   readonly networkNamespace: string | null;
@@ -27,6 +27,16 @@ echo 500 > /proc/self/oom_score_adj
 exec "$@"
 `;
 
+/** The argument list that runs `command` in its control groups, and as `enterScript` says. */
+function enteredCommand({ procsFiles }: CgroupMembership, command: readonly string[]): [string, string[]] {
+  return ["sh", ["-euc", enterScript, "enter", String(procsFiles.length), ...procsFiles, ...command]];
+}
+
+/** The same for a jailer, which as root makes the jail, the other namespaces and the user, and then becomes the engine. */
+export function jailedCommand(cgroup: CgroupMembership, jailer: readonly string[]): [program: string, args: string[]] {
+  return enteredCommand(cgroup, ["unshare", "--ipc", "--uts", "--", ...jailer]);
+}
+
 /**
  * The argument list that runs `command` confined. Every link of the chain replaces itself by the next, so the pid that is
  * started is the pid of the engine.
@@ -37,12 +47,11 @@ export function confinedCommand(
 ): [program: string, args: string[]] {
   const { cgroup, networkNamespace, uid, groups } = confinement;
   const args = [
-    ["-euc", enterScript, "enter", String(cgroup.procsFiles.length), ...cgroup.procsFiles],
     networkNamespace === null ? ["unshare", "--net", "--"] : ["nsenter", `--net=${networkNamespace}`, "--"],
     ["unshare", "--mount", "--propagation", "private", "--ipc", "--uts", "--"],
-    ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--groups", groups.join(",")],
+    ["setpriv", "--reuid", String(uid), "--regid", String(uid), "--groups", [...new Set(groups)].join(",")],
     ["--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"],
     command,
   ];
-  return ["sh", args.flat()];
+  return enteredCommand(cgroup, args.flat());
 }

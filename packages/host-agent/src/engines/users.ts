@@ -11,3 +11,9 @@ export const canaryUid = enginesGid;
 
 /** Runs nothing but the program that folds disk layers: what it reads was written by engines. */
 export const diskToolUid = enginesGid + 1;
+
+/**
+ * The group of every jailed engine, beside a user of its own. It may read the frozen memory that is shared: a jailed engine reaches only
+ * what was put into its jail.
+ */
+export const jailsGid = enginesGid + 2;

@@ -159,7 +159,7 @@ class History {
           memoryMib: this.#goldenCount,
           diskMib: 1,
         };
-        const golden = await this.#golden.record({ ...shape, machine: testMachine }, generation);
+        const golden = await this.#golden.record({ ...shape, machine: testMachine, diskFormat: "qcow2" }, generation);
         this.#roots.push({ generation, layers: [], kind: { golden } });
         return;
       }

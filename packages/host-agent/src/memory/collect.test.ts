@@ -36,7 +36,8 @@ describe("garbage collection", () => {
     journals.push({ generations: [paused.id], layers: [] });
     await states.keepAsTemplate(snapshot.id);
     const shape = { rootfs: "/r", kernel: "/k", initramfs: "/i", vcpus: 1, memoryMib: 512, diskMib: 5_120 };
-    await new GoldenRecords(states.layout, 0).record({ ...shape, machine: golden.machine }, golden.id);
+    const frozen = { ...shape, machine: golden.machine, diskFormat: golden.disk.format };
+    await new GoldenRecords(states.layout, 0).record(frozen, golden.id);
     const expected = await states.expected([paused.id, snapshot.id, golden.id]);
 
     expect(await sweepAtOnce()).toMatchObject({ generations: 1, layers: 0 });

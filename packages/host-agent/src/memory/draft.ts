@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { lstat, mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { type GenerationId, type LayerId, newId, WrennError } from "@wrenn/contract";
+import { type DiskFormat, type GenerationId, type LayerId, newId, WrennError } from "@wrenn/contract";
 import { isMissingFile, type Layout, readUntrusted, syncDirectory, syncFilesIn, writeJsonDurably } from "@wrenn/system";
 import { type GenerationManifest, generationManifestSchema } from "./manifest.ts";
 import type { MemoryImage } from "./pager.ts";
@@ -72,7 +72,7 @@ export class GenerationDraft {
         createdAt: new Date().toISOString(),
         memory: { ...content.memory, header: headerName },
         deviceState,
-        disk: { ...content.disk, bytes: await diskBytes(this.#layout, content.disk.layers) },
+        disk: { ...content.disk, bytes: await diskBytes(this.#layout, content.disk) },
         newBytes,
       });
       await writeJsonDurably(files.manifest, manifest, 0o400);
@@ -127,7 +127,7 @@ export async function assertFiles(
   const files = [
     header,
     ...memory.layers.map((layer) => layout.layer(layer).memory),
-    ...disk.layers.map((layer) => layout.layer(layer).disk),
+    ...disk.layers.map((layer) => layout.layer(layer).disk(disk.format)),
     disk.rootfs,
   ];
   await Promise.all(
@@ -138,8 +138,11 @@ export async function assertFiles(
 }
 
 /** How long the files of layers of a disk are, never their blocks: those a file system may change by itself. */
-export async function diskBytes(layout: Layout, layers: readonly LayerId[]): Promise<number[]> {
-  return Promise.all(layers.map(async (layer) => (await lstat(layout.layer(layer).disk)).size));
+export async function diskBytes(
+  layout: Layout,
+  { layers, format }: { readonly layers: readonly LayerId[]; readonly format: DiskFormat },
+): Promise<number[]> {
+  return Promise.all(layers.map(async (layer) => (await lstat(layout.layer(layer).disk(format))).size));
 }
 
 async function exists(file: string): Promise<boolean> {

@@ -1,11 +1,11 @@
 /** Folding a real chain of disks, as a queue does it in the background. */
 import { chmod, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { generationLimits, type LayerId } from "@wrenn/contract";
+import { generationLimits, newId } from "@wrenn/contract";
 import { createLog, run } from "@wrenn/system";
 import { expect, it, onTestFinished } from "vitest";
-import { createOverlay, flattenDisk, sealDiskLayer } from "../disks/qcow2.ts";
-import type { Backing } from "../disks/qcow2-header.ts";
+import type { DiskChain } from "../disks/disks.ts";
+import { Qcow2Disks } from "../disks/qcow2/qcow2-disks.ts";
 import { FoldQueue } from "./fold.ts";
 import type { GenerationManifest } from "./manifest.ts";
 import { standInPager, TestStates } from "./testing/states.ts";
@@ -17,14 +17,15 @@ it("a chain of disks that is too long becomes one with the same content", async 
   const states = await TestStates.make();
   onTestFinished(() => states.remove());
   const { layout, generations } = states;
+  const disks = new Qcow2Disks(layout);
   let top: GenerationManifest | null = null;
   for (let index = 0; index <= generationLimits.layers; index += 1) {
     const draft = await generations.begin();
     const content = await states.fill(draft, top);
     if (top === null) await writeFile(content.disk.rootfs, Buffer.alloc(diskMib * mebibyte, "r"));
     await chmod(content.disk.rootfs, 0o644);
-    await makeDisk(draft.diskLayer, top, content.disk.rootfs, index);
-    top = await draft.publish(content);
+    await makeDisk(content.disk, index);
+    top = await draft.publish({ ...content, diskMib });
     draft.release();
   }
   if (top === null) throw new Error("There are some.");
@@ -32,7 +33,7 @@ it("a chain of disks that is too long becomes one with the same content", async 
   const folds = new FoldQueue({
     generations,
     pager: standInPager(layout),
-    flattenDisk,
+    flattenDisk: (_format, options, signal) => disks.flatten(options, signal),
     log: createLog({ level: "silent" }),
   });
   folds.add(top.id);
@@ -43,27 +44,21 @@ it("a chain of disks that is too long becomes one with the same content", async 
   expect(before.subarray(mebibyte, mebibyte + 3).toString("hex")).toBe("010101");
 
   /** A layer over the one before, in which a megabyte of its own is written. */
-  async function makeDisk(
-    layer: LayerId,
-    below: GenerationManifest | null,
-    rootfs: string,
-    index: number,
-  ): Promise<void> {
-    const files = layout.layer(layer);
-    const [under] = below?.disk.layers ?? [];
-    const backing: Backing =
-      under === undefined ? { path: rootfs, format: "raw" } : { path: layout.layer(under).disk, format: "qcow2" };
-    await rm(files.disk);
-    await createOverlay({ file: files.disk, backing, sizeMib: diskMib, uid: 0 });
-    await run("qemu-io", ["-f", "qcow2", "-c", `write -P ${index} ${index}M 1M`, files.disk]);
-    await sealDiskLayer(files, backing);
+  async function makeDisk({ layers: [layer, ...layers], rootfs }: DiskChain, index: number): Promise<void> {
+    if (layer === undefined) throw new Error("It has a layer.");
+    const file = layout.layer(layer).disk("qcow2");
+    await rm(file);
+    const below = { layers, rootfs };
+    await disks.createOverlay({ sandboxId: newId("sandbox"), file, below, sizeMib: diskMib, uid: 0 });
+    await run("qemu-io", ["-f", "qcow2", "-c", `write -P ${index} ${index}M 1M`, file]);
+    await disks.sealTop({ layers: [layer, ...layers], rootfs });
   }
 
   async function contentOf({ disk }: GenerationManifest): Promise<Buffer> {
     const [layer] = disk.layers;
     if (layer === undefined) throw new Error("It has a disk.");
     const raw = path.join(layout.root, "raw");
-    await run("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", layout.layer(layer).disk, raw]);
+    await run("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", layout.layer(layer).disk("qcow2"), raw]);
     return readFile(raw);
   }
 });

@@ -1,7 +1,8 @@
 import { mkdir, writeFile } from "node:fs/promises";
-import { generationLimits } from "@wrenn/contract";
-import { createLog, type LayerLayout } from "@wrenn/system";
+import { type DiskFormat, generationLimits } from "@wrenn/contract";
+import { createLog } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { FlattenOptions } from "../disks/disks.ts";
 import { deferred } from "../deferred.ts";
 import { GarbageCollector } from "./collect.ts";
 import { type FoldContext, FoldQueue } from "./fold.ts";
@@ -26,9 +27,10 @@ function queue(overrides: Partial<FoldContext> = {}): FoldQueue {
 }
 
 /** Writes what marks the layer, as the pager's stand-in does. */
-async function flattenDisk({ target }: { readonly target: LayerLayout }): Promise<void> {
-  await mkdir(target.directory);
-  await writeFile(target.disk, target.directory.slice(-36));
+async function flattenDisk(format: DiskFormat, { target }: FlattenOptions): Promise<void> {
+  const files = states.layout.layer(target);
+  await mkdir(files.directory);
+  await writeFile(files.disk(format), target);
 }
 
 async function publishChain(length: number): Promise<GenerationManifest> {
@@ -125,8 +127,8 @@ describe("folding", () => {
     const before = await states.present();
     let attempts = 0;
     const folds = queue({
-      flattenDisk: async (options) => {
-        await flattenDisk(options);
+      flattenDisk: async (format, options) => {
+        await flattenDisk(format, options);
         attempts += 1;
         if (attempts === 1) throw new Error("failed");
       },

@@ -3,9 +3,17 @@
  * nobody uses it; a fold that is cut short leaves the old files in use and its own as garbage.
  */
 import { rm, statfs } from "node:fs/promises";
-import { type GenerationId, generationLimits, hostReserve, type LayerId, newId, WrennError } from "@wrenn/contract";
-import type { LayerLayout } from "@wrenn/system";
+import {
+  type DiskFormat,
+  type GenerationId,
+  generationLimits,
+  hostReserve,
+  type LayerId,
+  newId,
+  WrennError,
+} from "@wrenn/contract";
 import type { BaseLogger } from "pino";
+import type { FlattenOptions } from "../disks/disks.ts";
 import { runPlainly, type RunStep } from "../run-step.ts";
 import { diskBytes } from "./draft.ts";
 import type { Generations } from "./generations.ts";
@@ -16,11 +24,8 @@ import { usedBytesIn } from "./sizes.ts";
 export interface FoldContext {
   readonly generations: Generations;
   readonly pager: Pick<PagerProgram, "fold">;
-  /** Makes one sealed layer over `rootfs` of the chain of disk layers under `top`. */
-  readonly flattenDisk: (
-    options: { readonly top: string; readonly rootfs: string; readonly target: LayerLayout },
-    signal: AbortSignal,
-  ) => Promise<void>;
+  /** Makes one sealed layer over the root filesystem of a chain of disk layers. */
+  readonly flattenDisk: (format: DiskFormat, options: FlattenOptions, signal: AbortSignal) => Promise<void>;
   /** What it has replaced may be needed no more. */
   readonly suspectGarbage?: () => void;
   readonly runStep?: RunStep;
@@ -140,14 +145,13 @@ export class FoldQueue {
     return { header, ...(await pager.fold(request, this.#closing.signal)) };
   }
 
-  async #foldDisk({ disk }: GenerationManifest, layer: LayerId): Promise<GenerationManifest["disk"]> {
+  async #foldDisk(manifest: GenerationManifest, layer: LayerId): Promise<GenerationManifest["disk"]> {
     const { generations, flattenDisk } = this.#context;
-    const [top] = disk.layers;
-    if (top === undefined) return disk;
-    const { rootfs } = disk;
-    const options = { top: generations.layout.layer(top).disk, rootfs, target: generations.layout.layer(layer) };
-    await flattenDisk(options, this.#closing.signal);
-    return { layers: [layer], rootfs, bytes: await diskBytes(generations.layout, [layer]) };
+    const { rootfs, format } = manifest.disk;
+    const options = { chain: manifest.disk, sizeMib: manifest.diskMib, target: layer };
+    await flattenDisk(format, options, this.#closing.signal);
+    const layers = [layer];
+    return { layers, rootfs, format, bytes: await diskBytes(generations.layout, { layers, format }) };
   }
 
   /** A fold takes at most what it replaces, and is no reason to fill the disk. */

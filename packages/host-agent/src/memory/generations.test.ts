@@ -118,7 +118,7 @@ describe("what is damaged", () => {
     });
     await writeFile(files.deviceState, "devices");
     await generations.assertRestorable(manifest, testMachine);
-    const needed = [layout.layer(layer).memory, layout.layer(disk).disk, files.header("memory.header")];
+    const needed = [layout.layer(layer).memory, layout.layer(disk).disk("qcow2"), files.header("memory.header")];
     for (const file of [...needed, manifest.disk.rootfs]) {
       await rm(file);
       await expect(generations.assertRestorable(manifest, testMachine)).rejects.toMatchObject({

@@ -1,10 +1,11 @@
 /** The committed states on this machine. */
 import { createHash } from "node:crypto";
-import { lstat, mkdir, readFile } from "node:fs/promises";
+import { lstat, readFile } from "node:fs/promises";
 import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
 import {
   isMissingFile,
   type Layout,
+  makeDirectory,
   readUntrusted,
   syncDirectory,
   syncFilesIn,
@@ -53,10 +54,10 @@ export class Generations {
   }
 
   static async open(layout: Layout, pager: Pick<PagerProgram, "verify">): Promise<Generations> {
-    await mkdir(layout.generations, { recursive: true, mode: 0o700 });
-    await mkdir(layout.golden, { recursive: true, mode: 0o700 });
+    await makeDirectory(layout.generations, 0o700);
+    await makeDirectory(layout.golden, 0o700);
     // Engines open the disks in here, which they are told the names of.
-    await mkdir(layout.layers, { recursive: true, mode: passable });
+    await makeDirectory(layout.layers, passable);
     await syncDirectory(layout.root);
     return new Generations(layout, pager);
   }
@@ -127,13 +128,13 @@ export class Generations {
     }
   }
 
-  /** @throws WrennError `snapshot_incompatible`, naming both machines; `snapshot_damaged` when a file is missing or changed */
+  /** @throws WrennError of `assertSameMachine`; `snapshot_damaged` when a file is missing or changed */
   async assertRestorable(manifest: GenerationManifest, machine: MachineIdentity): Promise<void> {
     assertSameMachine(manifest.machine, machine);
     const files = this.layout.generation(manifest.id);
     await assertFiles(this.layout, files.header(manifest.memory.header), manifest);
     const { layers, bytes } = manifest.disk;
-    const cut = (await diskBytes(this.layout, layers)).findIndex((found, index) => found !== bytes[index]);
+    const cut = (await diskBytes(this.layout, manifest.disk)).findIndex((found, index) => found !== bytes[index]);
     if (cut !== -1) {
       const message = "A layer of the disk is not as long as it was.";
       throw new WrennError("snapshot_damaged", { message, details: { generation: manifest.id, layer: layers[cut] } });
@@ -220,7 +221,8 @@ function forgetOldest(remembered: Map<string, unknown> | Set<string>): void {
   }
 }
 
-function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
+/** @throws WrennError `snapshot_incompatible`, naming both machines */
+export function assertSameMachine(frozen: MachineIdentity, present: MachineIdentity): void {
   const keys = ["engine", "version", "cpu", "machine"] as const;
   const different = keys.filter((key) => frozen[key] !== present[key]);
   if (different.length === 0) return;

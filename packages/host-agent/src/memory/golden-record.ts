@@ -1,6 +1,7 @@
 /** The small files that say which golden snapshots there are. A golden snapshot is a cache: a record that cannot be read is none. */
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
+import { diskFormats } from "@wrenn/contract";
 import { isMissingFile, type Layout, readJson } from "@wrenn/system";
 import { z } from "zod";
 import { idSchema, machineIdentitySchema } from "./manifest.ts";
@@ -16,6 +17,8 @@ export const goldenShapeSchema = z.object({
   memoryMib: z.number().int().positive(),
   diskMib: z.number().int().positive(),
   machine: machineIdentitySchema,
+  /** Records without it are older than the second format. */
+  diskFormat: z.enum(diskFormats).default("qcow2"),
 });
 export type GoldenShape = z.infer<typeof goldenShapeSchema>;
 
@@ -34,9 +37,10 @@ export interface GoldenRecord extends z.infer<typeof goldenRecordSchema> {
 /** The same for equal shapes, however they were put together. */
 export function goldenKey(shape: GoldenShape): string {
   // A parsed object has its keys in the schema's order.
-  return createHash("sha256")
-    .update(JSON.stringify(goldenShapeSchema.parse(shape)))
-    .digest("hex");
+  const { diskFormat, ...rest } = goldenShapeSchema.parse(shape);
+  // What is left out for qcow2 was not there when there was nothing else, and those records are to be found.
+  const keyed = diskFormat === "qcow2" ? rest : { ...rest, diskFormat };
+  return createHash("sha256").update(JSON.stringify(keyed)).digest("hex");
 }
 
 export async function readGoldenRecord(layout: Layout, key: string): Promise<GoldenRecord | null> {

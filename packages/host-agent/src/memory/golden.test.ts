@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { stat, utimes, writeFile } from "node:fs/promises";
 import { createLog } from "@wrenn/system";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -21,7 +22,7 @@ afterEach(async () => {
 
 function shape(memoryMib: number): GoldenShape {
   const boot = { rootfs: "/rootfs-01.ext4", kernel: "/boot/01/kernel", initramfs: "/boot/01/initramfs" };
-  return { ...boot, vcpus: 1, memoryMib, diskMib: 5_120, machine: testMachine };
+  return { ...boot, vcpus: 1, memoryMib, diskMib: 5_120, machine: testMachine, diskFormat: "qcow2" };
 }
 
 /** A golden snapshot of a shape of its own, used at this time. */
@@ -50,8 +51,18 @@ describe("golden snapshots", () => {
         ...shape(512),
         machine: { ...testMachine, [part]: "another" },
       })),
+      { ...shape(512), diskFormat: "dm-snapshot" },
     ];
     for (const other of others) expect(await golden.find(other)).toBeNull();
+  });
+
+  it("of qcow2 are found under the name they had when there was nothing else", async () => {
+    const { diskFormat, ...older } = shape(512);
+    expect(diskFormat).toBe("qcow2");
+    const name = createHash("sha256").update(JSON.stringify(older)).digest("hex");
+    const { id } = await states.publish(null, mebibyte);
+    await writeFile(states.layout.goldenRecord(name), JSON.stringify({ version: 1, shape: older, generation: id }));
+    expect(await new GoldenRecords(states.layout, mebibyte).find(shape(512))).toMatchObject({ generation: id });
   });
 
   it("go, least recently used first, until what only they need fits into the budget", async () => {

@@ -1,5 +1,5 @@
 /** The manifest of a generation: what one committed state of a sandbox is made of, and what it needs in order to run again. */
-import { frozenDiskSchema, type IdKind, type Id, parseUuid } from "@wrenn/contract";
+import { diskFormats, frozenDiskSchema, type IdKind, type Id, parseUuid } from "@wrenn/contract";
 import { z } from "zod";
 import { engineKinds } from "../engines/engine.ts";
 
@@ -45,6 +45,8 @@ export const generationManifestSchema = z.object({
   deviceState: z.object({ bytes: z.number().int().positive(), sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
   disk: frozenDiskSchema.extend({
     layers: z.array(idSchema("layer")),
+    /** States without it are older than the second format. */
+    format: z.enum(diskFormats).default("qcow2"),
     /** How long the file of each layer is, in bytes: one that was cut is not started from. */
     bytes: z.array(z.number().int().nonnegative()),
   }),

@@ -23,9 +23,13 @@ export interface CaptureRequest {
   readonly memoryMib: number;
   /**
    * How guest memory is found in it: by the file that it maps, by one of several, each part of which lies at its own address, or by what
-   * its pager has written down.
+   * its pager has written down. Or where it has written it itself.
    */
-  readonly mapped: { readonly file: string } | { readonly layeredOver: string } | { readonly status: string };
+  readonly mapped:
+    | { readonly file: string }
+    | { readonly layeredOver: string }
+    | { readonly status: string }
+    | { readonly written: string };
   /** The header of the image that it started from; null for a boot. */
   readonly parentHeader: string | null;
   /** Where what has changed is written. When nothing has, there is no such layer afterwards. */
@@ -119,9 +123,9 @@ export class PagerProgram {
   /** @throws WrennError `snapshot_damaged` for a parent that cannot be read, `host_out_of_disk`, `engine_failed` */
   async capture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureResult> {
     const { pid, memoryMib, mapped, parentHeader, layer, header } = request;
-    const region = await regionArguments(mapped);
     const args = [
-      ["--pid", String(pid), "--memory-size", String(memoryMib * mebibyte), ...region],
+      await placeOf(pid, mapped),
+      ["--memory-size", String(memoryMib * mebibyte)],
       parentHeader === null ? [] : ["--parent", parentHeader],
       ["--layers", this.#layout.layers, "--layer", layer, "--header", header],
     ];
@@ -217,7 +221,13 @@ export function pagerOf(identity: ProcessIdentity, files: SandboxLayout): Pager 
   return { identity, status: () => readStatus(files.pagerStatus) };
 }
 
-async function regionArguments(mapped: CaptureRequest["mapped"]): Promise<string[]> {
+/** Where guest memory is, in the program's words. */
+async function placeOf(pid: number, mapped: CaptureRequest["mapped"]): Promise<string[]> {
+  if ("written" in mapped) return ["--memory-file", mapped.written];
+  return ["--pid", String(pid), ...(await regionArguments(mapped))];
+}
+
+async function regionArguments(mapped: Exclude<CaptureRequest["mapped"], { written: string }>): Promise<string[]> {
   if ("file" in mapped) return ["--mapped-file", mapped.file];
   if ("layeredOver" in mapped) return ["--layered-over", mapped.layeredOver];
   return ["--address", await regionAddress(mapped.status)];

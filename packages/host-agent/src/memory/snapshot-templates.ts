@@ -1,5 +1,5 @@
 /** Snapshot templates on this host: a small file each that names a generation, and so keeps it. */
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import {
   type GenerationId,
@@ -10,7 +10,7 @@ import {
   templateManifestSchema,
   WrennError,
 } from "@wrenn/contract";
-import { type Layout, readJson, syncDirectory, writeJsonDurably } from "@wrenn/system";
+import { type Layout, makeDirectory, readJson, syncDirectory, writeJsonDurably } from "@wrenn/system";
 import { passable } from "../directories.ts";
 import { idsIn } from "./read-manifest.ts";
 
@@ -43,7 +43,7 @@ export async function keepSnapshot(layout: Layout, snapshot: KeptSnapshot): Prom
   const { generation, sizeBytes, teamId, templateId } = snapshot;
   const { directory, manifest } = layout.template(teamId, templateId);
   const ofTeam = path.dirname(directory);
-  await mkdir(directory, { recursive: true, mode: passable });
+  await makeDirectory(directory, passable);
   for (const made of [ofTeam, path.dirname(ofTeam)]) await syncDirectory(made);
   await writeJsonDurably(manifest, { generation, sizeBytes }, 0o600);
 }

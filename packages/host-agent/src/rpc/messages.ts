@@ -1,12 +1,13 @@
 /** Sandboxes and snapshots as the host agent's RPC tells of them. */
 import { create as createMessage } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { hostAgentProto } from "@wrenn/contract";
+import { type DiskFormat, hostAgentProto } from "@wrenn/contract";
 import type { Layout } from "@wrenn/system";
-import { overlayUsedBytes } from "../disks/qcow2.ts";
+import { overlayUsedBytes } from "../disks/overlay-files.ts";
+import type { MachineIdentity } from "../engines/engine.ts";
 import { type Journal, recoverySourcesOf } from "../sandboxes/journal.ts";
-import { overlayOf } from "../sandboxes/disk-switch.ts";
 import type { ListedState, Listing } from "../sandboxes/listing.ts";
+import { overlayOf } from "../sandboxes/own-disk.ts";
 import type { SnapshotListing } from "../sandboxes/snapshots.ts";
 
 const { SandboxSchema, SandboxState, SnapshotSchema } = hostAgentProto;
@@ -35,7 +36,13 @@ export async function describeSandbox(layout: Layout, { journal, state }: Listin
     diskUsedBytes: "disk" in journal ? BigInt(await overlayUsedBytes(overlayOf(files, journal.disk))) : 0n,
     steps: journal.steps,
     generationId: generationOf(journal) ?? "",
-    ...(journal.state === "running" ? { memoryBackend: journal.memory.backend } : {}),
+    ...(journal.state === "running"
+      ? {
+          memoryBackend: journal.memory.backend,
+          engineReason: journal.engineReason ?? "",
+          ...describeMachine(journal.machine, journal.disk.format),
+        }
+      : {}),
     ...("pausedAt" in journal ? { pausedAt: timestampFromDate(new Date(journal.pausedAt)) } : {}),
     ...(journal.state === "dead"
       ? {
@@ -59,10 +66,18 @@ export function describeSnapshot({ kept, manifest }: SnapshotListing): hostAgent
     vcpus: manifest.vcpus,
     memoryMib: manifest.memoryMib,
     diskMib: manifest.diskMib,
-    engine: manifest.machine.engine,
+    ...describeMachine(manifest.machine, manifest.disk.format),
     sizeBytes: BigInt(kept.sizeBytes),
     createdAt: timestampFromDate(new Date(manifest.createdAt)),
   });
+}
+
+/** What a frozen state of it can be started with again. */
+function describeMachine(
+  { engine, version, cpu }: MachineIdentity,
+  diskFormat: DiskFormat,
+): Pick<hostAgentProto.Snapshot, "engine" | "engineVersion" | "cpu" | "diskFormat"> {
+  return { engine, engineVersion: version, cpu, diskFormat };
 }
 
 /** The frozen state that it is in, or was last in. */

@@ -7,6 +7,7 @@ import path from "node:path";
 import { deadlines, type SandboxId } from "@wrenn/contract";
 import { isAlive, type Layout, readBootId, tryAll } from "@wrenn/system";
 import type { BaseLogger } from "pino";
+import type { HostDisks } from "../disks/host-disks.ts";
 import type { Cgroups } from "../engines/cgroups.ts";
 import { ConsoleLog } from "../engines/console-log.ts";
 import type { VmEnd } from "../engines/engine.ts";
@@ -38,6 +39,7 @@ export interface Inventory {
 interface InventoryContext {
   readonly layout: Layout;
   readonly cgroups: Cgroups;
+  readonly disks: HostDisks;
   readonly log: BaseLogger;
 }
 
@@ -52,6 +54,9 @@ export async function takeInventory(context: InventoryContext): Promise<Inventor
     else others.push(journal);
   }
   await removeOrphans(context, running, others);
+  const attached = running.map(({ sandboxId, disk }) => ({ sandboxId, format: disk.format }));
+  // Before disks of the others are settled, for which nothing may write to them any more.
+  await attemptAll(log, [{ name: "detach disks", run: () => context.disks.clear(attached) }]);
   const inventory: Inventory = { running, paused: [], dead: [], unreadable };
   await attemptAll(log, [
     ...others.map((journal) => ({
@@ -138,7 +143,7 @@ async function clearUp(context: InventoryContext, journal: Journal): Promise<Pau
   }
   const dead = await asDead(layout, journal);
   await writeJournal(layout, dead);
-  return settleDiskSwitch(layout, dead, files);
+  return settleDiskSwitch(context, dead, files);
 }
 
 async function asDead(
@@ -172,11 +177,12 @@ export async function adoptSandbox(
   holdings.slot = slot;
   holdings.process = journal.process;
   holdings.pager = journal.memory.pager;
+  holdings.disks = context.disks.of(journal.disk.format);
   holdings.memory = context.admission.adopt(journal.memoryMib);
   try {
-    const vm = await adoptVm(journal.process, holdings.files);
+    const vm = await adoptVm(journal.process, holdings.files, journal.sandboxId);
     holdings.vm = vm;
-    entry.journal = await settleDiskSwitch(context.layout, journal, holdings.files);
+    entry.journal = await settleDiskSwitch(context, journal, holdings.files);
     if (await vm.isFrozen()) {
       context.log.warn({ sandboxId: journal.sandboxId }, "found frozen: an operation was cut short, and it goes on");
       await vm.thaw();

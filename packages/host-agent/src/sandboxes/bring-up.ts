@@ -6,20 +6,28 @@ import { chmod, chown, mkdir } from "node:fs/promises";
 import { engineMemoryOverheadMib, type GenerationId } from "@wrenn/contract";
 import { inParallel, runSteps, type Step, syncDirectory } from "@wrenn/system";
 import type { BootFiles } from "../disks/boot-files.ts";
-import { createOverlay, removeOverlay } from "../disks/qcow2.ts";
+import type { Disks, SandboxDisk } from "../disks/disks.ts";
+import { removeOverlay } from "../disks/overlay-files.ts";
 import { asDiskError } from "../memory/sizes.ts";
 import type { CgroupLimits, CgroupMembership } from "../engines/cgroups.ts";
-import type { Engine, MachineIdentity, VirtualMachine, VmStart } from "../engines/engine.ts";
+import type { Engine, MachineIdentity, VirtualMachine, VmDisk, VmStart } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { Slot } from "../network/slot-pool.ts";
-import { diskBelow, sealTop } from "./backing.ts";
 import { awaitBoot, bootWithRetry, whileAlive } from "./boot.ts";
 import { type Holdings, record, required, type SandboxContext } from "./context.ts";
-import { overlayOf } from "./disk-switch.ts";
-import { endEngine, endPager, releaseMemory, releaseSlot, removeDirectory, removeOverlays } from "./free.ts";
+import {
+  detachDisk,
+  endEngine,
+  endPager,
+  releaseMemory,
+  releaseSlot,
+  removeDirectory,
+  removeOverlays,
+} from "./free.ts";
 import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
 import type { Disk, Journal, RunningJournal, SandboxFacts } from "./journal.ts";
 import { checkMemory, openMemory, type OpenMemory, whileServed } from "./open-memory.ts";
+import { asSandboxDisk } from "./own-disk.ts";
 import { StepClock } from "./step-clock.ts";
 
 /** What a journal names while a VM is brought up. */
@@ -69,6 +77,7 @@ export async function bringUp(
   commit: (running: RunningJournal) => Promise<void>,
 ): Promise<void> {
   const { holdings } = progress;
+  context.disks.assertUsable(plan.disk.format, engine);
   void context.cgroups.expectMember();
   const machine = await engine.identify(plan.facts);
   if (plan.source.from === "frozen") await context.generations.assertRestorable(plan.source.manifest, machine);
@@ -91,6 +100,7 @@ class Ascent {
   readonly #clock: StepClock;
   #cgroup: CgroupMembership = { procsFiles: [] };
   #memory: OpenMemory | null = null;
+  #disk: VmDisk | null = null;
 
   constructor(context: SandboxContext, engine: Engine, plan: BringUpPlan, progress: Progress, signal: AbortSignal) {
     this.#context = context;
@@ -113,6 +123,12 @@ class Ascent {
       },
       undo: () => cgroups.remove(facts.sandboxId),
     };
+    const attach: Step = {
+      name: "attach the disk",
+      run: () => this.#attachDisk(),
+      undo: () => detachDisk(facts.sandboxId, holdings),
+    };
+    const memory: Step = { name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) };
     const check: Step = {
       name: "check the memory",
       run: () => checkMemory(this.#context, { manifest: this.#manifest(), mapsLayers: this.#engine.mapsLayers }),
@@ -139,7 +155,7 @@ class Ascent {
         undo: () => this.#closeJournal(),
       }),
       inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup), this.#clock.step(check)]),
-      this.#clock.step({ name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) }),
+      inParallel("open", [this.#clock.step(attach), this.#clock.step(memory)]),
       this.#clock.step({
         name: source.from === "boot" ? "boot" : "restore",
         run: () =>
@@ -165,6 +181,7 @@ class Ascent {
       slot: this.#slot().index,
       process: this.#vm().identity,
       machine,
+      engineReason: this.#engine.reason,
       memory: this.#openedMemory().source,
       disk,
       lastPause,
@@ -185,9 +202,9 @@ class Ascent {
 
   async #closeJournal(): Promise<void> {
     const { facts, fallback } = this.#plan;
-    const { slot, process } = this.#progress.holdings;
-    if (process !== null) {
-      // It resists being killed. Of a sandbox that was there before, nothing is given up for that: the next start goes on.
+    const { slot, process, disks } = this.#progress.holdings;
+    if (process !== null || disks !== null) {
+      // It resists being killed, or being detached. Of a sandbox that was there before, nothing is given up for that: the next start goes on.
       if (fallback === null)
         await record(this.#context, this.#progress, {
           ...facts,
@@ -205,17 +222,17 @@ class Ascent {
   }
 
   async #makeDisk(): Promise<void> {
-    const { facts, disk, keepsOverlay } = this.#plan;
-    const overlay = overlayOf(this.#progress.holdings.files, disk);
-    const { uid } = this.#slot();
-    if (keepsOverlay) {
-      await chown(overlay, uid, uid);
-      return;
-    }
-    const { layout } = this.#context;
-    await sealTop(layout, disk);
-    await removeOverlay(overlay);
-    await createOverlay({ file: overlay, backing: diskBelow(layout, disk), sizeMib: facts.diskMib, uid });
+    if (this.#plan.keepsOverlay) return;
+    const own = this.#ownDisk();
+    await this.#disks().sealTop(own.below);
+    await removeOverlay(own.file);
+    await this.#disks().createOverlay(own);
+  }
+
+  async #attachDisk(): Promise<void> {
+    // Before it is: cut short, it must be given back as well.
+    this.#progress.holdings.disks = this.#disks();
+    this.#disk = await this.#disks().attach(this.#ownDisk());
   }
 
   async #removeDisk(): Promise<void> {
@@ -233,7 +250,9 @@ class Ascent {
     await bootWithRetry(this.#signal, async (attempt) => {
       if (attempt > 1) {
         await endEngine(this.#progress.holdings);
-        if (!this.#plan.keepsOverlay) await this.#makeDisk();
+        await detachDisk(this.#plan.facts.sandboxId, this.#progress.holdings);
+        await this.#makeDisk();
+        await this.#attachDisk();
         await this.#openMemory();
       }
       await this.#startEngine({ from: "boot", kernel: boot.kernel, initramfs: boot.initramfs });
@@ -255,7 +274,7 @@ class Ascent {
         memoryMib: facts.memoryMib,
         start,
         memory: this.#openedMemory().guest,
-        overlay: overlayOf(holdings.files, this.#plan.disk),
+        disk: required(this.#disk, "attached disk"),
         files: holdings.files,
         network: this.#slot(),
         uid: this.#slot().uid,
@@ -282,6 +301,15 @@ class Ascent {
   #underWay(): Journal {
     const { process } = this.#progress.holdings;
     return this.#plan.underWay({ slot: this.#slot().index, process, steps: [] });
+  }
+
+  #disks(): Disks {
+    return this.#context.disks.of(this.#plan.disk.format);
+  }
+
+  #ownDisk(): SandboxDisk {
+    const { facts, disk } = this.#plan;
+    return asSandboxDisk(facts, this.#progress.holdings.files, disk, this.#slot().uid);
   }
 
   #manifest(): GenerationManifest | null {

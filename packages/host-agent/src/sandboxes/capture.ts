@@ -1,4 +1,5 @@
 /** Writes the state of a frozen VM into a new generation: the pages that changed, the state of its devices, its disk. */
+import { rm } from "node:fs/promises";
 import { required, type Holdings, type SandboxContext } from "./context.ts";
 import type { MachineIdentity } from "../engines/engine.ts";
 import type { GenerationContent, GenerationDraft } from "../memory/draft.ts";
@@ -28,20 +29,30 @@ export async function captureMemory(
 ): Promise<MemoryImage> {
   const { facts, holdings, memory } = subject;
   const { layout, pager, generations } = context;
+  const { writtenMemory } = holdings.files.jail;
+  const vm = required(holdings.vm, "VM");
+  const writes = vm.writeState !== undefined;
+  await vm.writeState?.({ parent: memory.parent, id: draft.id });
   const write = (parentHeader: string | null): Promise<MemoryImage> =>
     pager.capture(
       {
         pid: required(holdings.process, "engine").pid,
         memoryMib: facts.memoryMib,
-        mapped: mappedMemory(context, subject),
+        mapped: writes ? { written: writtenMemory } : mappedMemory(context, subject),
         parentHeader,
         layer: draft.memoryLayer,
         header: draft.header,
       },
       signal,
     );
-  if (memory.parent === null) return write(null);
-  return generations.using(memory.parent, (parent) => write(layout.generation(parent.id).header(parent.memory.header)));
+  try {
+    if (memory.parent === null) return await write(null);
+    return await generations.using(memory.parent, (parent) =>
+      write(layout.generation(parent.id).header(parent.memory.header)),
+    );
+  } finally {
+    if (writes) await rm(writtenMemory, { recursive: true, force: true });
+  }
 }
 
 /** What is to be published: with `draft.diskLayer` on top of what the subject's overlay was laid over. */
@@ -60,7 +71,7 @@ export function contentOf(
     machine,
     memory,
     deviceState: holdings.files.deviceState,
-    disk: { layers: [draft.diskLayer, ...disk.layers], rootfs: disk.rootfs },
+    disk: { format: disk.format, layers: [draft.diskLayer, ...disk.layers], rootfs: disk.rootfs },
   };
 }
 

@@ -3,6 +3,8 @@ import { setMaxListeners } from "node:events";
 import { WrennError } from "@wrenn/contract";
 import type { Layout, ProcessIdentity, SandboxLayout } from "@wrenn/system";
 import type { BaseLogger } from "pino";
+import type { Disks } from "../disks/disks.ts";
+import type { HostDisks } from "../disks/host-disks.ts";
 import type { Cgroups } from "../engines/cgroups.ts";
 import type { VirtualMachine } from "../engines/engine.ts";
 import type { Engines } from "../engines/engines.ts";
@@ -19,6 +21,7 @@ import type { MemoryChoice } from "./open-memory.ts";
 export interface SandboxContext {
   readonly layout: Layout;
   readonly engines: Pick<Engines, "current">;
+  readonly disks: HostDisks;
   readonly slots: SlotPool;
   readonly cgroups: Cgroups;
   readonly admission: Admission;
@@ -46,6 +49,8 @@ export interface Holdings {
   process: ProcessIdentity | null;
   /** The process that serves the VM's memory, where one does. It ends with the VM by itself. */
   pager: ProcessIdentity | null;
+  /** By which its disk is attached for the engine, or may be. */
+  disks: Disks | null;
   memory: MemoryPromise | null;
 }
 
@@ -61,7 +66,7 @@ export interface SandboxEntry {
 export type OperationKind = "create" | "destroy" | "reap" | "pause" | "resume" | "snapshot" | "fork" | "recover";
 
 export function noHoldings(files: SandboxLayout): Holdings {
-  return { files, slot: null, vm: null, process: null, pager: null, memory: null };
+  return { files, slot: null, vm: null, process: null, pager: null, disks: null, memory: null };
 }
 
 /** Writes down what is now true of a sandbox; memory follows the disk. */

@@ -3,16 +3,17 @@
  * a new overlay. The guest stands still only while its memory is written.
  */
 import { runSteps } from "@wrenn/system";
-import { createOverlay, keepAsDiskLayer, removeOverlay } from "../disks/qcow2.ts";
+import { removeOverlay } from "../disks/overlay-files.ts";
 import { asDiskError } from "../memory/sizes.ts";
 import type { HeldGeneration } from "../memory/generations.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import type { MemoryImage } from "../memory/pager.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { nextOverlayOf, overlayOf, settleDiskSwitch } from "./disk-switch.ts";
+import { settleDiskSwitch } from "./disk-switch.ts";
 import { syncGuest } from "./guest-client.ts";
 import type { RunningJournal } from "./journal.ts";
+import { asSandboxDisk, diskAfterSwitch } from "./own-disk.ts";
 import { StepClock } from "./step-clock.ts";
 
 export async function copyRunning(
@@ -21,15 +22,15 @@ export async function copyRunning(
   running: RunningJournal,
   signal: AbortSignal,
 ): Promise<HeldGeneration> {
-  const { layout, generations } = context;
+  const disks = context.disks.of(running.disk.format);
   const { holdings } = entry;
   const { files } = holdings;
   const vm = required(holdings.vm, "VM");
   const { uid, address } = required(holdings.slot, "slot");
   const subject = captureSubject(running, holdings);
-  const draft = await generations.begin();
-  const layer = layout.layer(draft.diskLayer);
-  const nextOverlay = nextOverlayOf(files, running.disk);
+  const draft = await context.generations.begin();
+  const present = asSandboxDisk(running, files, running.disk, uid);
+  const next = asSandboxDisk(running, files, diskAfterSwitch(running.disk, draft.diskLayer), uid);
   const clock = new StepClock(context, "copy", signal);
   let memory: MemoryImage | null = null;
   let manifest: GenerationManifest | null = null;
@@ -39,23 +40,19 @@ export async function copyRunning(
     journal = next;
   };
   const settle = async (): Promise<void> => {
-    journal = await settleDiskSwitch(layout, journal, files);
+    journal = await settleDiskSwitch(context, journal, files);
     entry.journal = journal;
   };
   try {
     await runSteps(
       [
         { name: "sync the guest", run: () => syncGuest(address, context.log) },
-        {
-          name: "keep the disk",
-          run: () => keepAsDiskLayer(overlayOf(files, running.disk), layer),
-        },
+        { name: "keep the disk", run: () => disks.keepAsLayer(present, draft.diskLayer) },
         {
           name: "make the next disk",
           run: async () => {
-            await removeOverlay(nextOverlay);
-            const backing = { path: layer.disk, format: "qcow2" } as const;
-            await createOverlay({ file: nextOverlay, backing, sizeMib: running.diskMib, uid });
+            await removeOverlay(next.file);
+            await disks.createOverlay(next);
           },
           undo: settle,
         },
@@ -70,7 +67,7 @@ export async function copyRunning(
             memory = await captureMemory(context, subject, draft, signal);
           },
         },
-        { name: "switch the disk", run: () => vm.switchDisk(nextOverlay) },
+        { name: "switch the disk", run: () => disks.switchOverlay(vm, next) },
         { name: "thaw", run: () => vm.thaw() },
         { name: "settle the disk", run: settle },
         {

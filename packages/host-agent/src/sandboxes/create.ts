@@ -2,10 +2,10 @@
 import { type SandboxId, sandboxLimits, type TeamId, type TemplateId, WrennError } from "@wrenn/contract";
 import type { Engine } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
-import { diskOver } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
 import { record, type SandboxContext } from "./context.ts";
 import type { SandboxFacts } from "./journal.ts";
+import { diskOver } from "./own-disk.ts";
 
 export interface CreateRequest {
   readonly sandboxId: SandboxId;
@@ -65,7 +65,7 @@ export async function startFrozenCopy(
       operation: "create",
       facts,
       source: { from: "frozen", manifest },
-      disk: diskOver(manifest),
+      disk: diskOver(manifest.disk),
       keepsOverlay: false,
       underWay: (held) => ({ ...facts, ...held, state: "creating", origin: manifest.id }),
       fallback: null,

@@ -79,6 +79,18 @@ it("serves without QEMU, and says what is missing", async () => {
   await expect(failureOf(client.createSandbox(request()))).resolves.toBe("engine_missing");
 });
 
+it("serves without the engine that is demanded, starts nothing with another, and says why", async () => {
+  const programs = { WRENN_FIRECRACKER_BIN: "/nowhere/firecracker", WRENN_JAILER_BIN: "/nowhere/jailer" };
+  const { client, request, traces } = bound(await start({ WRENN_ENGINE: "firecracker", ...programs }));
+  const host = await client.getHost({});
+  expect(host).toMatchObject({ engine: "", cpu: "" });
+  expect(host.engineReason).toMatch(
+    /^WRENN_ENGINE=firecracker, which cannot run here. WRENN_FIRECRACKER_BIN names \/nowhere/,
+  );
+  await expect(failureOf(client.createSandbox(request()))).resolves.toBe("engine_unavailable");
+  expect(await traces()).toMatchObject(nothing);
+});
+
 it("says that QEMU is too old", async () => {
   agent = await TestHostAgent.prepare({ WRENN_QEMU_BIN: "/tmp/wrenn-test-old-qemu" });
   // Not a QEMU, but a program that says it is one of 2017: this machine has no old one.

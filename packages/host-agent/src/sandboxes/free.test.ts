@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { newId } from "@wrenn/contract";
+import { diskFormats, newId } from "@wrenn/contract";
 import { identifyProcess, isAlive, type Layout, startDaemon, wrennLayout } from "@wrenn/system";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { type Holdings, noHoldings } from "./context.ts";
@@ -22,8 +22,10 @@ afterEach(async () => {
 });
 
 it("removes disks, sockets and files that the engine has replaced by directories", async () => {
-  const { overlay, otherOverlay, qmpSocket, pagerSocket, deviceState, workingSet } = holdings.files;
-  for (const file of [overlay, otherOverlay, qmpSocket, pagerSocket, deviceState, workingSet]) {
+  const { files } = holdings;
+  const { qmpSocket, pagerSocket, deviceState, workingSet } = files;
+  const overlays = diskFormats.flatMap((format) => [files.overlay(format), files.otherOverlay(format)]);
+  for (const file of [...overlays, qmpSocket, pagerSocket, deviceState, workingSet]) {
     await mkdir(file);
     await writeFile(path.join(file, "obstacle"), "");
   }

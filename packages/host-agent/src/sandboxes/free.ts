@@ -1,6 +1,6 @@
 /** Gives back what a sandbox holds. Every part can be done again, so that a half-done freeing is continued by the next. */
 import { rm } from "node:fs/promises";
-import { deadlines, type SandboxId, WrennError } from "@wrenn/contract";
+import { deadlines, diskFormats, type SandboxId, WrennError } from "@wrenn/contract";
 import {
   type ProcessIdentity,
   type SandboxLayout,
@@ -10,7 +10,7 @@ import {
   tryAllAtOnce,
   waitForExit,
 } from "@wrenn/system";
-import { removeOverlay } from "../disks/qcow2.ts";
+import { removeOverlay } from "../disks/overlay-files.ts";
 import { findEngineProcesses } from "../engines/engines.ts";
 import { removeSocket } from "../engines/qemu/engine.ts";
 import type { Holdings, SandboxContext } from "./context.ts";
@@ -25,6 +25,7 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
   await tryAll([
     { name: "end the engine", run: () => endEngine(holdings) },
     { name: "end the pager", run: () => endPager(holdings) },
+    { name: "detach the disk", run: () => detachDisk(id, holdings) },
     { name: "give back the memory", run: async () => releaseMemory(holdings) },
     {
       name: "free what they used",
@@ -39,8 +40,8 @@ export async function freeHoldings(context: FreeingContext, id: SandboxId, holdi
 }
 
 /** Whether a freeing has left something, or there was none. */
-export function holdsAnything({ slot, vm, process, pager, memory }: Holdings): boolean {
-  return [slot, vm, process, pager, memory].some((held) => held !== null);
+export function holdsAnything({ slot, vm, process, pager, disks, memory }: Holdings): boolean {
+  return [slot, vm, process, pager, disks, memory].some((held) => held !== null);
 }
 
 /** Ends the VM's engine, also one that was started but has not been spoken to. */
@@ -63,6 +64,12 @@ export async function endPager(holdings: Holdings): Promise<void> {
   holdings.pager = null;
 }
 
+/** After the engine, which has it open. */
+export async function detachDisk(id: SandboxId, holdings: Holdings): Promise<void> {
+  await holdings.disks?.detach(id);
+  holdings.disks = null;
+}
+
 export function releaseMemory(holdings: Holdings): void {
   // An engine that could not be ended still has it.
   if (holdings.process !== null) return;
@@ -71,22 +78,25 @@ export function releaseMemory(holdings: Holdings): void {
 }
 
 export async function releaseSlot(context: Pick<SandboxContext, "slots">, holdings: Holdings): Promise<void> {
-  if (holdings.slot === null) return;
+  // The slot's user could use a disk that could not be detached; nobody else may become that user.
+  if (holdings.slot === null || holdings.disks !== null) return;
   await context.slots.release(holdings.slot);
   holdings.slot = null;
 }
 
 /** The sandbox's own disk, where nothing needs it any more. */
 export async function removeOverlays(files: SandboxLayout): Promise<void> {
-  await removeOverlay(files.overlay);
-  await removeOverlay(files.otherOverlay);
+  for (const format of diskFormats) {
+    await removeOverlay(files.overlay(format));
+    await removeOverlay(files.otherOverlay(format));
+  }
 }
 
 export async function removeRuntimeFiles(files: SandboxLayout): Promise<void> {
   for (const socket of [files.qmpSocket, files.pagerSocket]) await removeSocket(socket);
-  const { blankMemory, deviceState, pagerStatus, workingSet } = files;
+  const { blankMemory, deviceState, pagerStatus, workingSet, jail } = files;
   // Recursive: the engine's user could have put directories in their places.
-  for (const file of [blankMemory, deviceState, pagerStatus, workingSet]) {
+  for (const file of [blankMemory, deviceState, pagerStatus, workingSet, jail.directory]) {
     await rm(file, { recursive: true, force: true });
   }
 }

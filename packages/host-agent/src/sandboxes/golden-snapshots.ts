@@ -5,19 +5,17 @@
 import { type GenerationId, newId, type TeamId, type TemplateId } from "@wrenn/contract";
 import { runSteps, type Step } from "@wrenn/system";
 import { type BootFiles, findBootFiles, isRootfsInUse, type TemplateFiles } from "../disks/boot-files.ts";
-import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { HeldGeneration } from "../memory/generations.ts";
 import type { MemoryImage } from "../memory/pager.ts";
 import { goldenKey, type GoldenShape } from "../memory/golden-record.ts";
-import { diskBelow } from "./backing.ts";
 import { bringUp, type Progress } from "./bring-up.ts";
 import { captureMemory, captureSubject, contentOf } from "./capture.ts";
 import { noHoldings, required, type SandboxContext } from "./context.ts";
-import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeDirectory } from "./free.ts";
 import { initialiseGolden, runInGuest, syncGuest } from "./guest-client.ts";
 import type { RunningJournal, SandboxFacts } from "./journal.ts";
+import { diskOver, overlayOf } from "./own-disk.ts";
 import { StepClock } from "./step-clock.ts";
 
 /** What decides which golden snapshot fits a create. */
@@ -57,7 +55,9 @@ export class GoldenSnapshots {
     const machine = await engine.identify(shape);
     const { vcpus, memoryMib, diskMib, files } = shape;
     const { kernel, initramfs } = boot;
-    const frozen: GoldenShape = { rootfs: files.rootfs, kernel, initramfs, vcpus, memoryMib, diskMib, machine };
+    const diskFormat = this.#context.disks.current.format;
+    const sizes = { vcpus, memoryMib, diskMib };
+    const frozen: GoldenShape = { rootfs: files.rootfs, kernel, initramfs, ...sizes, machine, diskFormat };
     const known = await this.#find(frozen);
     if (known !== null) return known;
     const key = goldenKey(frozen);
@@ -72,10 +72,11 @@ export class GoldenSnapshots {
 
   /** Forgets those that no create will ask for any more, because kernel, guest agent, engine or root filesystem have been replaced. */
   async dropStale(engine: Engine): Promise<void> {
-    const { golden, layout, log } = this.#context;
+    const { golden, layout, disks, log } = this.#context;
     const { kernel, initramfs } = await findBootFiles(layout);
     const dropped = await golden.dropStale(async (shape) => {
       if (shape.kernel !== kernel || shape.initramfs !== initramfs) return false;
+      if (shape.diskFormat !== disks.current.format) return false;
       const machine = await engine.identify(shape);
       return machine.version === shape.machine.version && (await isRootfsInUse(layout, shape.rootfs));
     });
@@ -134,7 +135,7 @@ export class GoldenSnapshots {
         operation: "golden",
         facts,
         source: { from: "boot", boot },
-        disk: { overlay: "overlay", layers: [], rootfs: files.rootfs, switchingTo: null },
+        disk: diskOver({ format: frozen.diskFormat, layers: [], rootfs: files.rootfs }),
         keepsOverlay: false,
         underWay: (held) => ({ ...facts, ...held, state: "creating", origin: null }),
         fallback: null,
@@ -155,12 +156,14 @@ export class GoldenSnapshots {
   }
 
   async #freeze(shape: GoldenShape, { holdings }: Progress, running: RunningJournal): Promise<GenerationId> {
-    const { layout, generations, golden, log } = this.#context;
+    const { generations, golden, log } = this.#context;
+    const disks = this.#context.disks.of(shape.diskFormat);
     const vm = required(holdings.vm, "VM");
     const { address } = required(holdings.slot, "slot");
     const subject = captureSubject(running, holdings);
     const draft = await generations.begin();
-    const layer = layout.layer(draft.diskLayer);
+    const overlay = { sandboxId: running.sandboxId, file: overlayOf(holdings.files, running.disk) };
+    const chain = { layers: [draft.diskLayer], rootfs: running.disk.rootfs };
     const clock = new StepClock(this.#context, "golden", this.#closing.signal);
     let memory: MemoryImage | null = null;
     const steps: Step[] = [
@@ -177,9 +180,9 @@ export class GoldenSnapshots {
           memory = await captureMemory(this.#context, subject, draft, this.#closing.signal);
         },
       },
-      { name: "keep the disk", run: () => keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer) },
+      { name: "keep the disk", run: () => disks.keepAsLayer(overlay, draft.diskLayer) },
       { name: "end the engine", run: () => vm.kill() },
-      { name: "seal the disk's layer", run: () => sealDiskLayer(layer, diskBelow(layout, running.disk)) },
+      { name: "seal the disk's layer", run: () => disks.sealTop(chain) },
       {
         name: "publish",
         run: async () => {

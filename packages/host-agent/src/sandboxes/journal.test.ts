@@ -24,6 +24,7 @@ const running = (): RunningJournal => ({
   machine: { engine: "qemu-tcg", version: "7.2.22", cpu: "max", machine: "microvm" },
   memory: { backend: "file", mapped: newId("layer"), layered: false, pager: null, parent: newId("generation") },
   disk: {
+    format: "dm-snapshot",
     overlay: "otherOverlay",
     layers: [newId("layer"), newId("layer")],
     rootfs: "/images/rootfs.ext4",
@@ -70,6 +71,13 @@ it("reads back what was written, in every state", async () => {
   expect(inventory.journals).toHaveLength(journals.length);
   expect(inventory.journals).toEqual(expect.arrayContaining(journals));
   expect(inventory.unreadable).toEqual([]);
+});
+
+it("takes a disk without a format for qcow2, which there was before there were others", async () => {
+  const { disk, ...rest } = running();
+  const { format, ...older } = disk;
+  expect(format).toBe("dm-snapshot");
+  expect(journalSchema.parse({ ...rest, disk: older })).toEqual({ ...rest, disk: { ...disk, format: "qcow2" } });
 });
 
 it("takes a running sandbox without its process for unreadable", () => {

@@ -4,6 +4,7 @@
  */
 import { readdir } from "node:fs/promises";
 import {
+  diskFormats,
   type ErrorCode,
   isErrorCode,
   memoryBackends,
@@ -30,6 +31,8 @@ const stepsSchema = z.array(z.object({ step: z.string(), milliseconds: z.number(
 
 /** A sandbox's own disk, and what it is laid over. */
 const diskSchema = z.object({
+  /** Journals without it are older than the second format. */
+  format: z.enum(diskFormats).default("qcow2"),
   /** Which of its two overlays the engine writes to. They take turns, because an engine opens the one that it leaves by its name again. */
   overlay: z.enum(["overlay", "otherOverlay"]),
   /** Layers below the overlay, the topmost first. */
@@ -93,6 +96,8 @@ export const journalSchema = z.discriminatedUnion("state", [
     process: processIdentitySchema,
     /** What the VM was started as; the host's engine may have been replaced since. */
     machine: machineIdentitySchema,
+    /** Why it was that engine. */
+    engineReason: z.string().optional(),
     memory: memorySchema,
     disk: diskSchema,
   }),

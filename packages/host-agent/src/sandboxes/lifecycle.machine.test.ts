@@ -6,11 +6,12 @@ import { ConnectError } from "@connectrpc/connect";
 import { hostAgentProto, newId } from "@wrenn/contract";
 import { isAlive, pollUntil } from "@wrenn/system";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { engineKindUnderTest } from "../engines/testing/engine-under-test.ts";
 import { exchange, execute, openTunnel, readAll, refusal } from "../testing/guest.ts";
 import { engineOf, TestHostAgent } from "../testing/host-agent-process.ts";
 
 const { SandboxState } = hostAgentProto;
-const nothing = { engines: [], directories: [], cgroups: [] };
+const nothing = { engines: [], directories: [], cgroups: [], blockDevices: [] };
 
 let agent: TestHostAgent;
 
@@ -85,7 +86,7 @@ describe("a sandbox", () => {
       state: SandboxState.RUNNING,
       vcpus: 1,
       memoryMib: 256,
-      engine: "qemu-tcg",
+      engine: engineKindUnderTest,
     });
     expect(sandbox?.steps.map(({ step }) => step)).toContain("restore");
     expect(Number(sandbox?.diskUsedBytes)).toBeGreaterThan(0);
@@ -252,7 +253,10 @@ describe("a creation", () => {
 describe("a host agent", () => {
   it("refuses to start beside another for the same directory, without disturbing it", async () => {
     await expect(agent.startRefused()).resolves.toContain("Another host agent is already running");
-    await expect(agent.client.getHost({})).resolves.toMatchObject({ engine: "qemu-tcg", agentVersion: "0.1.0" });
+    await expect(agent.client.getHost({})).resolves.toMatchObject({
+      engine: engineKindUnderTest,
+      agentVersion: "0.1.0",
+    });
   });
 
   it("stops in order when it is told to while it starts", async () => {
@@ -277,6 +281,6 @@ describe("a host agent", () => {
     other.close();
     await agent.start();
     await agent.restart();
-    await expect(agent.client.getHost({})).resolves.toMatchObject({ engine: "qemu-tcg" });
+    await expect(agent.client.getHost({})).resolves.toMatchObject({ engine: engineKindUnderTest });
   });
 });

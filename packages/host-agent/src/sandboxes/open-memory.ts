@@ -2,7 +2,7 @@
  * Makes a VM's memory ready to be mapped or served: blank for a boot, one file where the frozen image is flat, its layers where they are few
  * pieces that are quickly checked, else a pager.
  */
-import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
+import { type GenerationId, type LayerId, type MemoryBackend, WrennError } from "@wrenn/contract";
 import { makeBlankMemory } from "../engines/blank-memory.ts";
 import type { CgroupMembership } from "../engines/cgroups.ts";
 import type { GuestMemory } from "../engines/engine.ts";
@@ -66,7 +66,7 @@ export async function openMemory(
   signal: AbortSignal,
 ): Promise<OpenMemory> {
   const { facts, manifest } = request;
-  const { folds, generations, memoryChoice, servesPages } = context;
+  const { folds, generations } = context;
   if (manifest === null) {
     const { blankMemory } = holdings.files;
     await makeBlankMemory(blankMemory, facts.memoryMib);
@@ -74,7 +74,7 @@ export async function openMemory(
   }
   const mapped = await mapImage(context, request, manifest);
   if (mapped !== null) return mapped;
-  if (servesPages && memoryChoice !== "file") return serveImage(context, request, manifest, holdings, signal);
+  if (usableBackends(context).includes("uffd")) return serveImage(context, request, manifest, holdings, signal);
   folds.add(manifest.id, { flat: true });
   await folds.idle();
   const folded = await mapImage(context, request, await generations.read(manifest.id));
@@ -91,7 +91,7 @@ async function mapImage(
   const { id, memory } = manifest;
   if (!memory.flat) {
     if (!mapsLayers || memory.extents > mostPieces) return null;
-    const canBeServed = memoryChoice === "auto" && servesPages;
+    const canBeServed = usableBackends({ memoryChoice, servesPages }).includes("uffd");
     if (canBeServed && (await generations.unverifiedBytes(manifest)) > mostUnverifiedBytes) return null;
   }
   const inPlace = await generations.verifyOnce(manifest);
@@ -147,6 +147,15 @@ export async function whileServed(holdings: Holdings, signal: AbortSignal, work:
     const message = status.message ?? "The frozen memory cannot be read.";
     throw new WrennError("snapshot_damaged", { message, cause: error });
   }
+}
+
+/** In which ways frozen memory can come back on this host. */
+export function usableBackends({
+  memoryChoice,
+  servesPages,
+}: Pick<SandboxContext, "memoryChoice" | "servesPages">): MemoryBackend[] {
+  // A cold boot maps a file in any case.
+  return servesPages && memoryChoice !== "file" ? ["file", "uffd"] : ["file"];
 }
 
 function mapFile(layer: LayerId | null, parent: GenerationId | null, path: string): OpenMemory {

@@ -3,16 +3,14 @@
  * commit: whatever fails before it leaves the VM running and the older generation as it was; nothing after it undoes it.
  */
 import { runSteps, tryAll } from "@wrenn/system";
-import { keepAsDiskLayer, sealDiskLayer } from "../disks/qcow2.ts";
 import { asDiskError } from "../memory/sizes.ts";
 import type { MemoryImage } from "../memory/pager.ts";
-import { diskBelow } from "./backing.ts";
 import { captureMemory, captureSubject, contentOf, keepWorkingSet } from "./capture.ts";
 import { record, required, type SandboxContext, type SandboxEntry } from "./context.ts";
-import { overlayOf } from "./disk-switch.ts";
 import { freeHoldings, removeOverlays } from "./free.ts";
 import { syncGuest } from "./guest-client.ts";
 import { factsOf, type PausedJournal, type RunningJournal } from "./journal.ts";
+import { diskAfterSwitch, overlayOf } from "./own-disk.ts";
 import { StepClock } from "./step-clock.ts";
 
 export async function pauseSandbox(
@@ -21,13 +19,13 @@ export async function pauseSandbox(
   running: RunningJournal,
   signal: AbortSignal,
 ): Promise<void> {
-  const { layout, generations } = context;
+  const disks = context.disks.of(running.disk.format);
   const { holdings } = entry;
   const subject = captureSubject(running, holdings);
   const vm = required(holdings.vm, "VM");
-  const draft = await generations.begin();
+  const draft = await context.generations.begin();
   const clock = new StepClock(context, "pause", signal);
-  const layer = layout.layer(draft.diskLayer);
+  const overlay = { sandboxId: running.sandboxId, file: overlayOf(holdings.files, running.disk) };
   let memory: MemoryImage | null = null;
   let mayBeNamed = false;
   try {
@@ -48,7 +46,7 @@ export async function pauseSandbox(
             memory = await captureMemory(context, subject, draft, signal);
           },
         },
-        { name: "keep the disk", run: () => keepAsDiskLayer(overlayOf(holdings.files, running.disk), layer) },
+        { name: "keep the disk", run: () => disks.keepAsLayer(overlay, draft.diskLayer) },
         {
           name: "publish",
           run: async () => {
@@ -90,7 +88,10 @@ export async function pauseSandbox(
     await tryAll(
       [
         { name: "free what it held", run: () => freeHoldings(context, running.sandboxId, holdings) },
-        { name: "seal the disk's layer", run: () => sealDiskLayer(layer, diskBelow(layout, running.disk)) },
+        {
+          name: "seal the disk's layer",
+          run: () => disks.sealTop(diskAfterSwitch(running.disk, draft.diskLayer)),
+        },
         { name: "remove the overlay", run: () => removeOverlays(holdings.files) },
       ].map((step) => freeing.step(step)),
     );

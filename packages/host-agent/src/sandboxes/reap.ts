@@ -20,7 +20,7 @@ export async function reapSandbox(
   const freed = { ...dead, slot: null, process: null };
   await step("journal that it is freed", () => note(freed));
   await step("settle the disk", async () => {
-    entry.journal = await settleDiskSwitch(context.layout, freed, holdings.files);
+    entry.journal = await settleDiskSwitch(context, freed, holdings.files);
   });
 
   async function step(name: string, run: () => Promise<void>): Promise<void> {

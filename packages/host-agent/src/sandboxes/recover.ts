@@ -42,9 +42,13 @@ export async function recoverFromDisk(
   entry.gone = reachable();
 }
 
-/** Gives up what was written since the last pause: the sandbox is paused again as it was then, for the caller to resume. */
+/**
+ * Gives up what was written since the last pause: the sandbox is paused again as it was then, for the caller to resume.
+ * @throws WrennError `recovery_unavailable`, or why that pause cannot be resumed: then nothing is given up for it
+ */
 export async function rollBack(
   context: SandboxContext,
+  engine: Engine,
   entry: SandboxEntry,
   dead: DeadJournal,
 ): Promise<PausedJournal> {
@@ -54,6 +58,7 @@ export async function rollBack(
     });
   }
   const manifest = await context.generations.read(dead.lastPause);
+  await context.generations.assertRestorable(manifest, await engine.identify(dead));
   await freeHoldings(context, dead.sandboxId, entry.holdings);
   const paused: PausedJournal = {
     ...factsOf(dead),

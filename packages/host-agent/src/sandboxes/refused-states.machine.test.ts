@@ -115,6 +115,7 @@ describe("a frozen state that", () => {
     const [memory] = manifest.memory.layers;
     const [disk] = manifest.disk.layers;
     if (memory === undefined || disk === undefined) throw new Error("it has no layers");
+    const diskLayer = layout.layer(disk).disk(manifest.disk.format);
     const damage: Record<string, [string, (file: string) => Promise<void>]> = {
       "a changed header": [generation.header(manifest.memory.header), (file) => flip(file, 40)],
       "a torn header": [generation.header(manifest.memory.header), (file) => truncate(file, 50)],
@@ -125,12 +126,12 @@ describe("a frozen state that", () => {
       "a torn memory layer": [layout.layer(memory).memory, (file) => truncate(file, 4_096)],
       "a missing memory layer": [layout.layer(memory).memory, (file) => rm(file)],
       "a changed name of the disk below": [
-        layout.layer(disk).disk,
+        diskLayer,
         async (file) => flip(file, (await readFile(file)).indexOf(layout.layers) + 5),
       ],
-      "a torn disk layer": [layout.layer(disk).disk, async (file) => truncate(file, (await stat(file)).size - 65_536)],
-      "a disk layer that is none": [layout.layer(disk).disk, (file) => flip(file, 0)],
-      "a missing disk layer": [layout.layer(disk).disk, (file) => rm(file)],
+      "a torn disk layer": [diskLayer, async (file) => truncate(file, (await stat(file)).size - 65_536)],
+      "a disk layer that is none": [diskLayer, (file) => flip(file, 0)],
+      "a missing disk layer": [diskLayer, (file) => rm(file)],
     };
     const seen: Record<string, string> = {};
     for (const [name, [file, change]] of Object.entries(damage)) {
@@ -211,7 +212,9 @@ describe("memory is never brought back over a newer disk:", () => {
   it("an overlay that is newer than the frozen state is not used, before and after a restart", async () => {
     for (const restarts of [false, true]) {
       await stage.bring("paused");
-      const { overlay, otherOverlay } = stage.agent.layout.sandbox(stage.id as SandboxId);
+      const { format } = (await manifestOf(stage.id)).manifest.disk;
+      const files = stage.agent.layout.sandbox(stage.id as SandboxId);
+      const [overlay, otherOverlay] = [files.overlay(format), files.otherOverlay(format)];
       await stage.bring("running");
       await copyFile(overlay, `${overlay}.newer`);
       await stage.pause();

@@ -1,10 +1,10 @@
 /** Resumes a paused sandbox in a new slot. Its generation stays: what the VM writes goes to a new overlay, and memory is mapped or copied. */
 import type { Engine } from "../engines/engine.ts";
-import { diskOver } from "./backing.ts";
 import { bringUp } from "./bring-up.ts";
 import { reachable, record, type SandboxContext, type SandboxEntry } from "./context.ts";
 import { freeHoldings, holdsAnything } from "./free.ts";
 import { factsOf, type PausedJournal } from "./journal.ts";
+import { diskOver } from "./own-disk.ts";
 
 export async function resumeSandbox(
   context: SandboxContext,
@@ -25,7 +25,7 @@ export async function resumeSandbox(
         operation: "resume",
         facts: factsOf(paused),
         source: { from: "frozen", manifest },
-        disk: diskOver(manifest),
+        disk: diskOver(manifest.disk),
         keepsOverlay: false,
         underWay: (held) => ({ ...factsOf(paused), ...held, state: "resuming", generation, pausedAt }),
         fallback: paused,

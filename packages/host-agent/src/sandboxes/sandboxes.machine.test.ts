@@ -7,9 +7,12 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import { deferred } from "../deferred.ts";
 import { prepareDirectories } from "../directories.ts";
 import { findBootFiles } from "../disks/boot-files.ts";
+import { chooseDisks } from "../disks/choice.ts";
+import { HostDisks } from "../disks/host-disks.ts";
 import { Cgroups } from "../engines/cgroups.ts";
 import type { Engine, VmEnd } from "../engines/engine.ts";
 import { Engines, findAllEngineProcesses } from "../engines/engines.ts";
+import { engineUnderTest } from "../engines/testing/engine-under-test.ts";
 import { SlotPool } from "../network/slot-pool.ts";
 import { runPlainly } from "../run-step.ts";
 import { testToken, TestHostAgent } from "../testing/host-agent-process.ts";
@@ -40,11 +43,12 @@ afterEach(async () => {
 
 /** An engine whose VMs are reported dead while the creation writes down that they run, which is when it reads their identity. */
 function endingAtCommit(engine: Engine): Engine {
-  const { kind, version, reason, mapsLayers } = engine;
+  const { kind, version, reason, opens, mapsLayers } = engine;
   return {
     kind,
     version,
     reason,
+    opens,
     mapsLayers,
     identify: (size) => engine.identify(size),
     start: async (...args) => {
@@ -61,7 +65,6 @@ function endingAtCommit(engine: Engine): Engine {
         freeze: () => vm.freeze(),
         thaw: () => vm.thaw(),
         isFrozen: () => vm.isFrozen(),
-        switchDisk: (overlay) => vm.switchDisk(overlay),
         kill: () => vm.kill(),
         detach: () => vm.detach(),
       };
@@ -72,16 +75,26 @@ function endingAtCommit(engine: Engine): Engine {
 it("a VM that ends while its creation is written down is dead, and frees everything", async () => {
   const { layout } = agent;
   const bootFiles = () => findBootFiles(layout);
-  const engine = await new Engines({ layout, cgroups, choice: "tcg", qemu: undefined, bootFiles }).current();
+  const disks = new HostDisks(layout, await chooseDisks("qcow2"));
+  const engine = await new Engines({
+    layout,
+    cgroups,
+    choice: engineUnderTest,
+    programs: {},
+    disks,
+    bootFiles,
+  }).current();
   const engines = { current: () => Promise.resolve(endingAtCommit(engine)) };
   const admission = new Admission(layout);
   const context: SandboxContext = {
     layout,
     engines,
+    disks,
     slots,
     cgroups,
     admission,
     ...(await openFrozenStates(layout, {
+      disks,
       goldenBytes: generationLimits.goldenBytes,
       suspectGarbage: () => undefined,
       runStep: runPlainly,

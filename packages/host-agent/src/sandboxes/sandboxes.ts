@@ -23,7 +23,7 @@ import { SandboxEntries, settled } from "./entries.ts";
 import { factsOf, type SandboxFacts } from "./journal.ts";
 import { journalRoots } from "./journal-roots.ts";
 import { describe, type Listing } from "./listing.ts";
-import type { HeldGeneration } from "../memory/generations.ts";
+import { assertSameMachine, type HeldGeneration } from "../memory/generations.ts";
 import type { JournalRoots } from "../memory/roots.ts";
 import { pauseSandbox } from "./pause.ts";
 import { recoverFromDisk, rollBack } from "./recover.ts";
@@ -161,7 +161,7 @@ export class Sandboxes {
       if (journal.state !== "dead")
         throw new WrennError("recovery_unavailable", { message: "The sandbox has not died." });
       if (source === "disk") return recoverFromDisk(this.#context, engine, entry, journal, accessToken, signal);
-      const paused = await rollBack(this.#context, entry, journal);
+      const paused = await rollBack(this.#context, engine, entry, journal);
       await resumeSandbox(this.#context, engine, entry, paused, accessToken, signal);
     });
     this.#deaths.watch(entry);
@@ -174,7 +174,10 @@ export class Sandboxes {
    */
   async fork(id: SandboxId, knownToken: string, forks: readonly Fork[]): Promise<Listing[]> {
     const engine = await this.#engine();
-    const original = factsOf(this.#entries.require(id).journal);
+    const { journal } = this.#entries.require(id);
+    // The copies are started by the engine of today: what it could not start need not be frozen for it.
+    if (journal.state === "running") assertSameMachine(journal.machine, await engine.identify(journal));
+    const original = factsOf(journal);
     const source = await this.freeze(id, "fork");
     const { manifest } = source;
     const started = forks.map(async ({ sandboxId, accessToken }) => {

@@ -29,11 +29,15 @@ import {
   writeJsonDurably,
 } from "@wrenn/system";
 import { findAllEngineProcesses } from "../engines/engines.ts";
+import { blockDevicesOf } from "./block-devices.ts";
+import { readKvmVerdict } from "../engines/qemu/kvm.ts";
+import { engineUnderTest } from "../engines/testing/engine-under-test.ts";
 import { defaultSlotCidr, instanceTag } from "../network/slot-pool.ts";
 
 const mainProgram = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 
-const startTimeoutMs = 60_000;
+/** A machine that is itself emulated takes minutes for what takes others a second. */
+const startTimeoutMs = 240_000;
 
 export interface PrepareOptions {
   /** What there is to boot: this machine's files unless said otherwise. */
@@ -77,7 +81,13 @@ export class TestHostAgent {
     if (options.boot === undefined) await symlink(installed.boot, layout.boot);
     if (options.boot === "panics") await makePanickingBoot(installed, layout);
     // The verdict on KVM costs seconds where it hangs, and has a test of its own.
-    const defaults = { WRENN_ENGINE: "tcg", WRENN_SLOT_POOL: "1", WRENN_WARM_START: "off", WRENN_LOG_LEVEL: "debug" };
+    await borrowVerdict(installed, layout);
+    const defaults = {
+      WRENN_ENGINE: engineUnderTest,
+      WRENN_SLOT_POOL: "1",
+      WRENN_WARM_START: "off",
+      WRENN_LOG_LEVEL: "debug",
+    };
     const program = options.program?.(root) ?? [mainProgram];
     return new TestHostAgent(layout, { ...process.env, ...defaults, ...environment, WRENN_DIR: root }, program);
   }
@@ -173,6 +183,7 @@ export class TestHostAgent {
       engines: engines.map(({ pid }) => pid),
       directories: await readdir(this.layout.sandboxes),
       cgroups: await cgroupsOf(tag),
+      blockDevices: await blockDevicesOf(this.layout),
       namespaces: namespaces.split("\n").filter((line) => line.startsWith(`wrenn-${tag}-`)).length,
     };
   }
@@ -182,6 +193,7 @@ export interface Traces {
   readonly engines: number[];
   readonly directories: string[];
   readonly cgroups: string[];
+  readonly blockDevices: string[];
   readonly namespaces: number;
 }
 
@@ -212,6 +224,14 @@ async function borrowTemplate(installed: Layout, layout: Layout): Promise<void> 
   const { directory } = layout.template(platformTeamId, minimalTemplateId);
   await mkdir(path.dirname(directory), { recursive: true });
   await symlink(installed.template(platformTeamId, minimalTemplateId).directory, directory);
+}
+
+/** What is known of this machine's KVM, so that not every host agent tries it. */
+async function borrowVerdict(installed: Layout, layout: Layout): Promise<void> {
+  const verdict = await readKvmVerdict(installed);
+  if (verdict === null) return;
+  await mkdir(layout.run, { mode: 0o711 });
+  await writeJsonDurably(layout.kvmVerdict, verdict, 0o644);
 }
 
 /** The installed kernel with an initramfs that holds no init. */

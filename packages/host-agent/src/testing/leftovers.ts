@@ -61,11 +61,12 @@ async function findLeftovers(
   slotsReady: number,
   descriptors: readonly string[],
 ): Promise<string[]> {
-  const { engines, directories, cgroups, namespaces } = await agent.traces();
+  const { engines, directories, cgroups, blockDevices, namespaces } = await agent.traces();
   return [
     ...engines.map((pid) => `engine ${pid}`),
     ...directories.map((name) => `directory ${name}`),
     ...cgroups.map((name) => `cgroup ${name}`),
+    ...blockDevices.map((name) => `block device ${name}`),
     ...(namespaces > slotsReady ? [`${namespaces - slotsReady} namespaces`] : []),
     ...(await pagers(agent.layout)),
     ...(await mounts(agent.layout)),

@@ -192,6 +192,11 @@ export class Stage {
         traces.cgroups.map((name) => name.split("/").at(-1) ?? ""),
         running.map(({ sandboxId }) => sandboxId),
       ),
+      ...traces.blockDevices
+        .filter((name) => !running.some(({ sandboxId }) => name.includes(sandboxId)))
+        // What disks share is there as long as one of them is.
+        .filter((name) => running.length === 0 || /sandbox/.test(name))
+        .map((name) => `block device ${name}`),
       ...(traces.engines.length > running.length ? [`${traces.engines.length} engines`] : []),
       ...beyond("generation", await namesIn(this.agent.layout.generations), kept.generations),
       ...beyond("layer", await namesIn(this.agent.layout.layers), kept.layers),

@@ -33,6 +33,8 @@ export class ServerStandIn {
     expires_at: null,
     host_id: null,
     engine: "qemu-tcg",
+    engine_reason: null,
+    disk_format: "qcow2",
     memory_backend: "file",
     recoverable: [],
     created_at: "2026-01-01T00:00:00.000Z",
@@ -50,6 +52,9 @@ export class ServerStandIn {
     size_bytes: 31_457_280,
     host_id: null,
     engine: "qemu-tcg",
+    engine_version: "7.2.22",
+    cpu: null,
+    disk_format: "qcow2",
     created_at: "2026-01-01T00:00:02.000Z",
   };
   readonly #server: Server;

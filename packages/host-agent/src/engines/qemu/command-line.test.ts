@@ -14,7 +14,7 @@ const machine: QemuMachine = {
   vcpus: 2,
   memoryMib: 512,
   start: { from: "boot", kernel: "/boot/vmlinuz", initramfs: "/boot/initramfs.cpio", kernelArguments: ["quiet"] },
-  disk: "/sandboxes/one/overlay.qcow2",
+  disk: { path: "/sandboxes/one/overlay.qcow2", format: "qcow2" },
   tap: "tap0",
   qmpSocket: "/sandboxes/one/qmp.sock",
 };
@@ -38,7 +38,7 @@ it("loads neither kernel nor initramfs into a guest that was frozen", () => {
 it("names all that a frozen guest depends on, and nothing that differs from one VM to the next", () => {
   const line = machineLine(machine);
   expect(line).toBe(
-    "-M microvm,memory-backend=mem,mem-merge=off -object memory-backend-ram,id=mem,size=512M -cpu max -smp 2 -m 512M " +
+    "-M microvm,memory-backend=mem,mem-merge=off,rtc=on -object memory-backend-ram,id=mem,size=512M -cpu max -smp 2 -m 512M " +
       "-serial chardev:console -device virtio-blk-device,drive=disk0 -device virtio-net-device,netdev=net0,mac=06:00:a9:fe:00:15",
   );
   const args = qemuArguments(machine);
@@ -72,8 +72,15 @@ it("has neither disk nor network where none is asked for", () => {
   expect(args).not.toMatch(/-drive|-netdev|-device/);
 });
 
+it("opens a block device as what it is, and leaves its caching to the file below it", () => {
+  const args = qemuArguments({ ...machine, disk: { path: "/sandboxes/one/disk", format: "raw" } });
+  const drive = args.find((argument) => argument.startsWith("id=disk0,"));
+  expect(drive).toContain("file=/sandboxes/one/disk,format=raw,if=none,cache=none,");
+});
+
 it("cannot be given further options through a path with a comma", () => {
-  const args = qemuArguments({ ...machine, disk: "/odd,format=raw/overlay.qcow2", qmpSocket: "/odd,server=off/s" });
+  const disk = { path: "/odd,format=raw/overlay.qcow2", format: "qcow2" } as const;
+  const args = qemuArguments({ ...machine, disk, qmpSocket: "/odd,server=off/s" });
   expect(args).toContain("unix:/odd,,server=off/s,server=on,wait=off");
   expect(args.find((argument) => argument.startsWith("id=disk0,"))).toContain("file=/odd,,format=raw/overlay.qcow2,");
 });

@@ -10,7 +10,7 @@ import {
   waitForExit,
 } from "@wrenn/system";
 import { readEnd } from "../console-log.ts";
-import type { Engine, EngineKind, MachineIdentity, VirtualMachine, VmSpec } from "../engine.ts";
+import type { Engine, EngineKind, MachineIdentity, VirtualMachine, VmDisk, VmSpec } from "../engine.ts";
 import { confinedCommand } from "../launch.ts";
 import { enginesGid } from "../users.ts";
 import {
@@ -39,6 +39,7 @@ export class QemuEngine implements Engine {
   readonly kind: EngineKind;
   readonly version: string;
   readonly reason: string;
+  readonly opens: readonly VmDisk["format"][] = ["qcow2", "raw"];
   readonly mapsLayers = true;
   readonly #options: QemuEngineOptions;
 
@@ -103,7 +104,7 @@ export class QemuEngine implements Engine {
         start.from === "boot"
           ? { ...start, kernelArguments: guestKernelArguments(accelerator, await readFile("/proc/cpuinfo", "utf8")) }
           : { from: "frozen", deviceState: inheritance.deviceState },
-      disk: spec.overlay,
+      disk: spec.disk,
       tap: spec.network.tap,
       qmpSocket: spec.files.qmpSocket,
     };
@@ -161,7 +162,7 @@ export async function openKvmToGroup(): Promise<number> {
 }
 
 /** An empty file that only root can read; the engine could not replace it, its directory being sticky. */
-async function createPrivate(file: string): Promise<void> {
+export async function createPrivate(file: string): Promise<void> {
   try {
     const handle = await open(file, "a", 0o600);
     await handle.close();

@@ -69,7 +69,7 @@ export async function decideKvm(
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch {
-    return { usable: false, reason: "This machine has no /dev/kvm, so guests are emulated in software." };
+    return { usable: false, reason: "This machine has no /dev/kvm that can be opened." };
   }
   try {
     const shown = await bootCanary(layout, cgroups, boot);
@@ -78,7 +78,7 @@ export async function decideKvm(
   } catch (error) {
     return {
       usable: false,
-      reason: `KVM could not be tried, so guests are emulated in software. ${describeError(error)}`,
+      reason: `KVM could not be tried: ${describeError(error)}`,
     };
   }
 }
@@ -185,12 +185,12 @@ async function explain(outcome: Outcome, afterMs: number, logFile: string): Prom
     case "exited": {
       const words = (await readEnd(logFile, engineWordsBytes)).toString("utf8").trim();
       // The first line says what; assertions and traces that follow it are for QEMU's developers.
-      return `QEMU gave up on KVM, so guests are emulated in software: ${words.split("\n", 1).join("")}`;
+      return `QEMU gave up on KVM: ${words.split("\n", 1).join("")}`;
     }
     case "silent":
     case null: {
       const seconds = Math.round(afterMs / 1_000);
-      return `/dev/kvm opens, but a guest kernel hangs in it (nothing booted within ${seconds} s), so guests are emulated in software.`;
+      return `/dev/kvm opens, but a guest kernel hangs in it (nothing booted within ${seconds} s).`;
     }
     default:
       return outcome satisfies never;

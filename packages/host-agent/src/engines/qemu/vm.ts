@@ -1,18 +1,13 @@
 /** A running QEMU: freezing it, and the ways it can end. The same for one just started and for one adopted. */
-import { rm, statfs } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { deadlines, WrennError } from "@wrenn/contract";
-import {
-  isAlive,
-  pollUntil,
-  type ProcessIdentity,
-  type SandboxLayout,
-  signalProcess,
-  waitForExit,
-} from "@wrenn/system";
+import { isAlive, pollUntil, type ProcessIdentity, type SandboxLayout, waitForExit } from "@wrenn/system";
 import { z } from "zod";
 import { deferred } from "../../deferred.ts";
 import type { VirtualMachine, VmEnd } from "../engine.ts";
+import { hasRoomLeft } from "../room-left.ts";
+import { panicReason, Vigil } from "../vigil.ts";
 import { diskDevice } from "./command-line.ts";
 import { ConsoleRing } from "./console-ring.ts";
 import { assertDiskInPlace } from "./open-disk.ts";
@@ -29,21 +24,13 @@ const drainIntervalMs = 2_000;
 /** How long an engine that hangs is waited for to give out the last of the console. */
 const lastWordsMs = 1_000;
 
-/** How often an adopted engine's process, whose exit the kernel tells only its parent, is looked at. */
-const aliveIntervalMs = 1_000;
-
 /** How often an engine that loads a frozen state is asked whether it is done, should it not say so. */
 const loadingIntervalMs = 50;
-
-/** How soon background work that failed is tried again. */
-const retryIntervalMs = 1_000;
-
-const mebibyte = 1_048_576;
 
 export class QemuVm implements VirtualMachine {
   readonly identity: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
-  readonly #end = deferred<VmEnd>();
+  readonly #vigil: Vigil;
   readonly #files: SandboxLayout;
   readonly #console: ConsoleRing;
   /** QEMU has said that the guest's processors run. */
@@ -54,14 +41,13 @@ export class QemuVm implements VirtualMachine {
   /** Whether the guest's status is being asked for, and whether it may have changed since. */
   #checking = false;
   #changed = false;
-  /** Set when the end is known, or wanted: nothing is reported after it. */
-  #over = false;
 
   private constructor(identity: ProcessIdentity, files: SandboxLayout) {
     this.identity = identity;
     this.#files = files;
     this.#console = new ConsoleRing(files);
-    this.ended = this.#end.promise;
+    this.#vigil = new Vigil(identity, () => this.#console.tail());
+    this.ended = this.#vigil.ended;
   }
 
   /**
@@ -76,13 +62,12 @@ export class QemuVm implements VirtualMachine {
   ): Promise<QemuVm> {
     const vm = new QemuVm(identity, files);
     const { exited } = options;
-    if (exited !== undefined) vm.#background(() => vm.#awaitExit(exited));
+    vm.#vigil.watchProcess(exited, () => vm.#processGone());
     await vm.#connect({
-      mayStillCome: () => !vm.#over,
+      mayStillCome: () => !vm.#vigil.over,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
-    vm.#every(drainIntervalMs, () => vm.#drainConsole());
-    if (exited === undefined) vm.#every(aliveIntervalMs, () => vm.#checkAlive());
+    vm.#vigil.every(drainIntervalMs, () => vm.#drainConsole());
     // A guest may have ended while no host agent was connected to hear of it.
     await vm.#checkStatus();
     return vm;
@@ -90,7 +75,7 @@ export class QemuVm implements VirtualMachine {
 
   /** Gives up on a QEMU that takes too long to say it. */
   async drainConsole(): Promise<void> {
-    if (this.#over || this.#qmp === null) return;
+    if (this.#vigil.over || this.#qmp === null) return;
     await Promise.race([this.#console.drainAll(this.#qmp), delay(lastWordsMs, undefined, { ref: false })]);
   }
 
@@ -141,12 +126,7 @@ export class QemuVm implements VirtualMachine {
   async kill(): Promise<void> {
     await this.drainConsole();
     this.#stopWatching();
-    await signalProcess(this.identity, "SIGKILL");
-    if (!(await waitForExit(this.identity, deadlines.engineQuit))) {
-      throw new WrennError("engine_failed", {
-        message: `QEMU (pid ${this.identity.pid}) did not end within ${deadlines.engineQuit} ms of being killed.`,
-      });
-    }
+    await this.#vigil.killProcess();
   }
 
   async detach(): Promise<void> {
@@ -160,7 +140,7 @@ export class QemuVm implements VirtualMachine {
     };
     const qmp = await QmpClient.connect(this.#files.qmpSocket, onEvent, options);
     this.#qmp = qmp;
-    this.#background(() => this.#awaitLoss(qmp));
+    this.#vigil.background(() => this.#awaitLoss(qmp));
   }
 
   async #freeze(): Promise<void> {
@@ -208,7 +188,7 @@ export class QemuVm implements VirtualMachine {
     this.#changed = true;
     if (this.#checking) return;
     this.#checking = true;
-    this.#background(async () => {
+    this.#vigil.background(async () => {
       do {
         this.#changed = false;
         await this.#checkStatus();
@@ -220,7 +200,7 @@ export class QemuVm implements VirtualMachine {
   /** Asks QEMU whether the guest still runs, and reports its end if it does not. */
   async #checkStatus(): Promise<void> {
     await this.#freezing?.catch(() => undefined);
-    if (this.#over || this.#qmp === null) return;
+    if (this.#vigil.over || this.#qmp === null) return;
     try {
       const status = await this.#status();
       if (endedStatuses.has(status)) await this.#guestEnded(status);
@@ -241,15 +221,10 @@ export class QemuVm implements VirtualMachine {
     }
   }
 
-  async #awaitExit(exited: Promise<number>): Promise<void> {
-    await exited;
-    await this.#processGone();
-  }
-
   /** The connection alone proves nothing: the process decides. */
   async #awaitLoss(qmp: QmpClient): Promise<void> {
     await qmp.closed;
-    if (this.#over) return;
+    if (this.#vigil.over) return;
     if (!(await waitForExit(this.identity, deadlines.engineQuit))) {
       try {
         await this.#connect({});
@@ -262,74 +237,22 @@ export class QemuVm implements VirtualMachine {
     await this.#processGone();
   }
 
-  async #checkAlive(): Promise<void> {
-    if (!(await isAlive(this.identity))) await this.#processGone();
-  }
-
   async #processGone(): Promise<void> {
     await this.#report("vm_died", "The virtual machine's process ended unexpectedly.");
   }
 
   async #report(code: VmEnd["code"], message: string): Promise<void> {
-    if (this.#over) return;
-    this.#stopWatching();
-    this.#end.resolve({ code, message, at: new Date(), consoleTail: await this.#lastWords() });
-  }
-
-  async #lastWords(): Promise<string> {
-    try {
-      return await this.#console.tail();
-    } catch {
-      return "";
-    }
+    this.#qmp?.close();
+    await this.#vigil.report(code, message);
   }
 
   async #drainConsole(): Promise<void> {
-    if (this.#over || this.#qmp === null) return;
+    if (this.#vigil.over || this.#qmp === null) return;
     await this.#console.drain(this.#qmp);
   }
 
   #stopWatching(): void {
-    this.#over = true;
+    this.#vigil.stop();
     this.#qmp?.close();
   }
-
-  #every(intervalMs: number, work: () => Promise<void>): void {
-    this.#background(async () => {
-      while (!this.#over) {
-        await delay(intervalMs, undefined, { ref: false });
-        await work();
-      }
-    });
-  }
-
-  /**
-   * Does work that nobody waits for, again until it succeeds. What fails in passing, such as a look into /proc without a free file
-   * descriptor, is no sign that the VM has ended, and must not end the watch over it, nor the host agent.
-   */
-  #background(work: () => Promise<void>): void {
-    const persist = async (): Promise<void> => {
-      while (!this.#over) {
-        try {
-          await work();
-          return;
-        } catch {
-          await delay(retryIntervalMs, undefined, { ref: false });
-        }
-      }
-    };
-    void persist();
-  }
-}
-
-/** The state of the devices of a microVM takes less than 1 MiB. */
-async function hasRoomLeft(directory: string): Promise<boolean> {
-  const { bavail, bsize } = await statfs(directory);
-  return bavail * bsize > 2 * mebibyte;
-}
-
-/** `: VFS: Unable to mount root fs` out of `Kernel panic - not syncing: VFS: …`, or nothing. */
-function panicReason(console: string): string {
-  const reason = /Kernel panic - not syncing: (?<reason>[^\n]+)/.exec(console)?.groups?.["reason"];
-  return reason === undefined ? "" : `: ${reason.trim()}`;
 }

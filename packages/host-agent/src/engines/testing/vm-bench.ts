@@ -15,19 +15,26 @@ import {
 } from "@wrenn/system";
 import { pino } from "pino";
 import { findBootFiles, findTemplate, type TemplateFiles } from "../../disks/boot-files.ts";
-import { createOverlay, keepAsDiskLayer, sealDiskLayer } from "../../disks/qcow2.ts";
-import type { Backing } from "../../disks/qcow2-header.ts";
+import type { DiskChain, Disks, SandboxDisk } from "../../disks/disks.ts";
+import { chooseDisks, type DiskChoice } from "../../disks/choice.ts";
+import { HostDisks } from "../../disks/host-disks.ts";
+import { disksUnderTest } from "../../disks/testing/disks-under-test.ts";
 import { type Slot, SlotPool } from "../../network/slot-pool.ts";
 import { PagerProgram } from "../../memory/pager.ts";
 import { makeBlankMemory } from "../blank-memory.ts";
 import { Cgroups } from "../cgroups.ts";
 import type { Engine, GuestMemory, VirtualMachine, VmSpec, VmStart } from "../engine.ts";
-import { type EngineChoice, Engines } from "../engines.ts";
+import type { EngineChoice } from "../choose.ts";
+import { Engines } from "../engines.ts";
+import { detectFirecracker } from "../firecracker/detect.ts";
+import { FirecrackerEngine } from "../firecracker/engine.ts";
+import { firecrackerPrograms } from "./contract-engines.ts";
 
 /** The least that boots quickly; what the tests hold in a guest's memory is small. */
 const memoryMib = 256;
 
 export interface PreparedVm {
+  readonly ownDisk: SandboxDisk;
   /** Of a guest that boots. */
   readonly spec: VmSpec & {
     readonly start: Extract<VmStart, { from: "boot" }>;
@@ -43,12 +50,13 @@ export interface FrozenVm {
   /** Its memory as one file, and the header that says so. */
   readonly memory: string;
   readonly header: string;
-  readonly disk: Backing;
+  readonly disk: DiskChain;
 }
 
 export class VmBench {
   readonly layout: Layout;
   readonly cgroups: Cgroups;
+  readonly disks: Disks;
   readonly template: TemplateFiles;
   readonly #slots: SlotPool;
   readonly #prepared: PreparedVm[] = [];
@@ -56,8 +64,9 @@ export class VmBench {
   readonly #pagers: ProcessIdentity[] = [];
   readonly #pager: PagerProgram;
 
-  private constructor(layout: Layout, cgroups: Cgroups, slots: SlotPool, template: TemplateFiles) {
+  private constructor(layout: Layout, cgroups: Cgroups, disks: Disks, slots: SlotPool, template: TemplateFiles) {
     this.layout = layout;
+    this.disks = disks;
     this.#pager = new PagerProgram(layout);
     this.cgroups = cgroups;
     this.#slots = slots;
@@ -65,27 +74,35 @@ export class VmBench {
   }
 
   /** @param tag tells its cgroups and slots from those of others on this machine, as does `cidr` its addresses */
-  static async open(tag: string, cidr: string): Promise<VmBench> {
+  static async open(tag: string, cidr: string, disksChoice: DiskChoice = disksUnderTest): Promise<VmBench> {
     const installed = layoutFromEnvironment();
     const layout = wrennLayout(await mkdtemp(path.join(tmpdir(), "wrenn-")));
     await chmod(layout.root, 0o711);
     for (const directory of [layout.sandboxes, layout.layers]) await mkdir(directory, { mode: 0o711 });
     await mkdir(layout.run);
     for (const borrowed of ["boot", "bin", "images"] as const) await symlink(installed[borrowed], layout[borrowed]);
+    const disks = new HostDisks(layout, await chooseDisks(disksChoice)).current;
     const cgroups = await Cgroups.open(tag, pino({ level: "silent" }));
     const slots = await SlotPool.open({ cidr, instance: tag, poolSize: 0 }, []);
     const template = await findTemplate(layout, platformTeamId, minimalTemplateId);
     if (template.type !== "base") throw new Error("the built-in template is a snapshot");
-    return new VmBench(layout, cgroups, slots, template);
+    return new VmBench(layout, cgroups, disks, slots, template);
   }
 
   async engine(choice: EngineChoice, layout = this.layout): Promise<Engine> {
+    if (choice === "firecracker") {
+      const program = await detectFirecracker(firecrackerPrograms());
+      return new FirecrackerEngine({ program, reason: "It is what this test is about." });
+    }
     const bootFiles = () => findBootFiles(this.layout);
-    return new Engines({ layout, cgroups: this.cgroups, choice, qemu: undefined, bootFiles }).current();
+    const { firecracker, jailer } = firecrackerPrograms();
+    const named = firecracker === "" || jailer === "" ? {} : { firecracker, jailer };
+    const disks = { current: this.disks, reason: "These are the disks that this test has." };
+    return new Engines({ layout, cgroups: this.cgroups, choice, programs: named, disks, bootFiles }).current();
   }
 
   /** A slot, a directory, a disk and a cgroup. */
-  async prepare(backing: Backing = { path: this.template.rootfs, format: "raw" }): Promise<PreparedVm> {
+  async prepare(below: DiskChain = { layers: [], rootfs: this.template.rootfs }): Promise<PreparedVm> {
     const sandboxId = newId("sandbox");
     const slot = await this.#slots.acquire();
     const { uid } = slot;
@@ -93,7 +110,9 @@ export class VmBench {
     await mkdir(files.directory);
     await chown(files.directory, 0, uid);
     await chmod(files.directory, 0o1770);
-    await createOverlay({ file: files.overlay, backing, sizeMib: this.template.diskMib, uid });
+    const file = files.overlay(this.disks.format);
+    const ownDisk = { sandboxId, file, below, sizeMib: this.template.diskMib, uid };
+    await this.disks.createOverlay(ownDisk);
     await makeBlankMemory(files.blankMemory, memoryMib);
     const { kernel, initramfs } = await findBootFiles(this.layout);
     const spec = {
@@ -102,13 +121,13 @@ export class VmBench {
       memoryMib,
       start: { from: "boot", kernel, initramfs } as const,
       memory: { backend: "file", path: files.blankMemory } as const,
-      overlay: files.overlay,
+      disk: await this.disks.attach(ownDisk),
       files,
       network: slot,
       uid,
       cgroup: await this.cgroups.create(sandboxId, { memoryMib: 640, cpus: 2, pids: 100 }),
     };
-    const prepared = { spec, slot, files };
+    const prepared = { spec, ownDisk, slot, files };
     this.#prepared.push(prepared);
     return prepared;
   }
@@ -128,21 +147,26 @@ export class VmBench {
   }
 
   /** Freezes a VM that was booted, keeps what it consists of, and ends it. */
-  async keep(vm: VirtualMachine, { spec }: PreparedVm): Promise<FrozenVm> {
+  async keep(vm: VirtualMachine, { spec, ownDisk }: PreparedVm): Promise<FrozenVm> {
     await vm.freeze();
-    const [diskLayer, memoryLayer] = [this.layout.layer(newId("layer")), newId("layer")];
-    await keepAsDiskLayer(spec.overlay, diskLayer);
-    const deviceState = path.join(diskLayer.directory, "device-state");
-    const header = path.join(diskLayer.directory, "memory.header");
+    const [diskLayer, memoryLayer] = [newId("layer"), newId("layer")];
+    await this.disks.keepAsLayer(ownDisk, diskLayer);
+    const { directory } = this.layout.layer(diskLayer);
+    const deviceState = path.join(directory, "device-state");
+    const header = path.join(directory, "memory.header");
+    await vm.writeState?.({ parent: null, id: newId("generation") });
     await copyFile(spec.files.deviceState, deviceState);
     await chmod(deviceState, 0o400);
-    const mapped = { file: spec.memory.path };
+    const { writtenMemory } = spec.files.jail;
+    const mapped = vm.writeState === undefined ? { file: spec.memory.path } : { written: writtenMemory };
     const capture = { pid: vm.identity.pid, memoryMib, mapped, parentHeader: null, layer: memoryLayer, header };
     await this.#pager.capture(capture, new AbortController().signal);
     await vm.kill();
-    await sealDiskLayer(diskLayer, { path: this.template.rootfs, format: "raw" });
+    await this.disks.detach(spec.sandboxId);
+    const disk = { layers: [diskLayer, ...ownDisk.below.layers], rootfs: ownDisk.below.rootfs };
+    await this.disks.sealTop(disk);
     const { memory } = this.layout.layer(memoryLayer);
-    return { deviceState, memory, header, disk: { path: diskLayer.disk, format: "qcow2" } };
+    return { deviceState, memory, header, disk };
   }
 
   /** What a frozen VM starts from, in a place that was prepared for it; with `uffd`, the pager that will serve one start. */
@@ -170,6 +194,7 @@ export class VmBench {
     for (const pager of this.#pagers.splice(0)) await endProcess(pager, deadlines.engineQuit);
     for (const { spec, slot, files } of this.#prepared.splice(0)) {
       await this.cgroups.remove(spec.sandboxId);
+      await this.disks.detach(spec.sandboxId);
       await this.#slots.release(slot);
       await rm(files.directory, { recursive: true, force: true });
     }

@@ -77,7 +77,7 @@ export class TestStates {
     await writeMemoryLayer(layout, draft.memoryLayer, bytes);
     const disk = layout.layer(draft.diskLayer);
     await mkdir(disk.directory);
-    await writeFile(disk.disk, marker(draft.diskLayer, 100));
+    await writeFile(disk.disk("qcow2"), marker(draft.diskLayer, 100));
     await writeFile(draft.header, "header");
     const deviceState = path.join(layout.root, "device-state");
     await writeFile(deviceState, "devices");
@@ -90,7 +90,7 @@ export class TestStates {
       diskMib: 5_120,
       machine: testMachine,
       memory: { layers, flat: layers.length === 1, extents: layers.length },
-      disk: { layers: [draft.diskLayer, ...(parent?.disk.layers ?? [])], rootfs: this.#rootfs },
+      disk: { layers: [draft.diskLayer, ...(parent?.disk.layers ?? [])], rootfs: this.#rootfs, format: "qcow2" },
       deviceState,
     };
   }
@@ -144,7 +144,7 @@ export class TestStates {
       if (!content.startsWith(start)) flaws.push(`${file}: ${content.slice(0, 100)}`);
     };
     for (const layer of manifest.memory.layers) await check(this.layout.layer(layer).memory, layer);
-    for (const layer of manifest.disk.layers) await check(this.layout.layer(layer).disk, layer);
+    for (const layer of manifest.disk.layers) await check(this.layout.layer(layer).disk("qcow2"), layer);
     const files = this.layout.generation(id);
     await check(files.header(manifest.memory.header), "header");
     await check(files.deviceState, "devices");

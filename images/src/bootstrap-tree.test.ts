@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { selectAcquireOptions } from "./rootfs.ts";
+import { selectAcquireOptions } from "./bootstrap-tree.ts";
 
 describe("how the host's apt fetches", () => {
   it("is proxies, certificates and retries, and nothing about the host's own files", () => {

@@ -111,11 +111,6 @@ export function backingOf(cluster: Buffer): Backing | null {
   return { path, format };
 }
 
-/** The size of the disk, of a file that `backingOf` recognises. */
-export function diskBytes(cluster: Buffer): number {
-  return Number(cluster.readBigUInt64BE(at.size));
-}
-
 function extension(type: number, data: Buffer): Buffer {
   const head = Buffer.alloc(8);
   head.writeUInt32BE(type, 0);
