@@ -32,9 +32,24 @@ function enteredCommand({ procsFiles }: CgroupMembership, command: readonly stri
   return ["sh", ["-euc", enterScript, "enter", String(procsFiles.length), ...procsFiles, ...command]];
 }
 
-/** The same for a jailer, which as root makes the jail, the other namespaces and the user, and then becomes the engine. */
-export function jailedCommand(cgroup: CgroupMembership, jailer: readonly string[]): [program: string, args: string[]] {
-  return enteredCommand(cgroup, ["unshare", "--ipc", "--uts", "--", ...jailer]);
+/** Opened for both directions, which waits for nobody, and keeps the pipe there whoever else lets go of it. */
+const printScript = `
+console=$1
+shift
+exec "$@" 1<> "$console"
+`;
+
+/**
+ * The same for a jailer, which as root makes the jail, the other namespaces and the user, and then becomes the engine.
+ * @param console the named pipe that is its standard output
+ */
+export function jailedCommand(
+  cgroup: CgroupMembership,
+  console: string,
+  jailer: readonly string[],
+): [program: string, args: string[]] {
+  const printing = ["sh", "-euc", printScript, "print", console];
+  return enteredCommand(cgroup, [...printing, "unshare", "--ipc", "--uts", "--", ...jailer]);
 }
 
 /**

@@ -12,11 +12,6 @@ const instanceSchema = z.object({
 });
 export type Instance = z.infer<typeof instanceSchema>;
 
-export interface SerialConsole {
-  readonly serial_out_path: string;
-  readonly rate_limiter: { readonly size: number; readonly refill_time: number };
-}
-
 export interface SnapshotToLoad {
   /** Paths are in the jail. */
   readonly snapshot_path: string;
@@ -48,11 +43,6 @@ export class FirecrackerApi {
     const instance = instanceSchema.safeParse(await this.#call("GET", "/", undefined, timeoutMs));
     if (instance.success) return instance.data;
     throw failed("Firecracker does not say what it is.", instance.error);
-  }
-
-  /** Where the guest's serial console goes; before anything is loaded. */
-  async setConsole(console: SerialConsole): Promise<void> {
-    await this.#call("PUT", "/serial", console);
   }
 
   async loadSnapshot(snapshot: SnapshotToLoad): Promise<void> {

@@ -11,7 +11,7 @@ export interface FirecrackerProgram {
   readonly version: string;
 }
 
-/** Below it, the console cannot be bounded by Firecracker itself. */
+/** What this engine was written for and tried with; older ones differ in what they ask for and answer. */
 const oldest = { major: 1, minor: 16 } as const;
 
 /**

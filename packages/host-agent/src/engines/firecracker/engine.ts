@@ -94,7 +94,7 @@ export class FirecrackerEngine implements Engine {
   /** What is run, to its last link. The jailer makes no control groups unless it is told to: the process is in its own by then. */
   #command({ sandboxId, start, files, network, uid, cgroup }: VmSpec): [program: string, args: string[]] {
     const { jailer, path } = this.#program;
-    return jailedCommand(cgroup, [
+    return jailedCommand(cgroup, files.jail.console, [
       jailer,
       ...["--id", sandboxId, "--exec-file", path, "--uid", String(uid), "--gid", String(jailsGid)],
       ...["--chroot-base-dir", files.jail.directory, "--netns", network.namespacePath],

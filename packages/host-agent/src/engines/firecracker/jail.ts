@@ -77,11 +77,10 @@ export function within(jailRoot: string, name: string): string {
   return path.join(jailRoot, name);
 }
 
+/** The log has a name in the jail; the console is the standard output that Firecracker is started with. */
 async function makePipes({ files, root }: Jail, uid: number): Promise<void> {
-  const pipes = [files.console, files.log];
-  await run("mkfifo", ["-m", "600", "--", ...pipes]);
-  for (const pipe of pipes) await chown(pipe, uid, jailsGid);
-  await link(files.console, within(root, inJail.console));
+  await run("mkfifo", ["-m", "600", "--", files.console, files.log]);
+  await chown(files.log, uid, jailsGid);
   await link(files.log, within(root, inJail.log));
 }
 

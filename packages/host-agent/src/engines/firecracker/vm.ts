@@ -7,7 +7,7 @@ import { hasRoomLeft } from "../room-left.ts";
 import { panicReason, Vigil } from "../vigil.ts";
 import { FirecrackerApi, type SnapshotToLoad } from "./api.ts";
 import { findJail, type Jail, removeJail, takeOut, within } from "./jail.ts";
-import { inJail, serialConsole } from "./machine.ts";
+import { inJail } from "./machine.ts";
 import { Output } from "./output.ts";
 
 /** How often the console is emptied into its file, so that the last words of an engine that is killed are not lost. */
@@ -86,7 +86,6 @@ export class FirecrackerVm implements VirtualMachine {
 
   /** Takes up a frozen state, and lets the guest run on. @throws WrennError `engine_failed` */
   async load(memory: SnapshotToLoad["mem_backend"]): Promise<void> {
-    await this.#api.setConsole(serialConsole);
     await this.#api.loadSnapshot({
       snapshot_path: inJail.deviceState,
       mem_backend: memory,
