@@ -26,6 +26,7 @@ export default defineConfig({
           include: ["**/*.machine.test.ts"],
           exclude,
           maxWorkers: 2,
+          globalSetup: "packages/control-plane/src/testing/shared-postgres.ts",
           expect: patient,
           testTimeout: 120_000,
           hookTimeout: 240_000,

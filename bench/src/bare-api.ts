@@ -18,18 +18,21 @@ const hostMemoryMib = 1_000_000_000;
 
 const byId = z.object({ id: z.string() });
 
+const promised =
+  "host_id, sum(memory_mib + 384) AS memory_mib, sum(vcpus) AS vcpus FROM sandboxes " +
+  "WHERE status IN ('pending', 'starting', 'running', 'snapshotting', 'pausing', 'resuming', 'missing', 'stopping')";
+
 const statements = {
   template: "SELECT * FROM templates WHERE name = $1 AND team_id IN ($2, $3)",
-  hosts: "SELECT * FROM hosts ORDER BY id",
-  usage:
-    "SELECT host_id, sum(memory_mib + 384) AS memory_mib, sum(vcpus) AS vcpus FROM sandboxes WHERE host_id = ANY ($1) " +
-    "AND status IN ('pending', 'starting', 'running', 'missing', 'stopping') GROUP BY host_id",
+  loads:
+    "SELECT hosts.*, used.memory_mib AS used_memory_mib, used.vcpus AS used_vcpus FROM hosts LEFT JOIN " +
+    `(SELECT ${promised} GROUP BY host_id) AS used ON used.host_id = hosts.id ORDER BY hosts.id`,
+  usage: `SELECT ${promised} AND host_id = $1 GROUP BY host_id`,
   lockHost: "SELECT cpu_count, memory_mib FROM hosts WHERE id = $1 FOR UPDATE",
   insert:
-    "INSERT INTO sandboxes (id, team_id, template_id, template_team_id, host_id, status, vcpus, memory_mib, disk_mib, metadata, deadline_at) " +
-    "VALUES ($1, $2, $3, $2, $4, 'starting', 1, 128, 5120, '{}', now() + interval '150 seconds') RETURNING *",
-  event:
-    "INSERT INTO sandbox_events (id, sandbox_id, version, from_status, to_status) VALUES ($1, $2, 1, NULL, 'starting')",
+    "WITH inserted AS (INSERT INTO sandboxes (id, team_id, template_id, template_team_id, host_id, status, vcpus, memory_mib, disk_mib, metadata, deadline_at) " +
+    "VALUES ($1, $2, $3, $2, $4, 'starting', 1, 128, 5120, '{}', now() + interval '150 seconds') RETURNING *), event AS (INSERT INTO " +
+    "sandbox_events (id, sandbox_id, version, to_status) SELECT $5, id, version, status FROM inserted) SELECT * FROM inserted",
   run:
     "WITH changed AS (UPDATE sandboxes SET status = 'running', version = version + 1, deadline_at = NULL, engine = 'qemu-tcg', " +
     "started_at = now() WHERE id = $1 AND status = 'starting' AND version = 1 RETURNING *), event AS (INSERT INTO sandbox_events " +
@@ -48,19 +51,19 @@ app.get(
 );
 
 app.post("/sandboxes", async (_request, reply) => {
-  await pool.query(statements.template, ["minimal", platformTeamId, platformTeamId]);
-  const hosts = z.array(byId).parse((await pool.query(statements.hosts)).rows);
-  const [host] = hosts;
+  const [{ rows: hosts }] = await Promise.all([
+    pool.query(statements.loads),
+    pool.query(statements.template, ["minimal", platformTeamId, platformTeamId]),
+  ]);
+  const [host] = z.array(byId).parse(hosts);
   if (host === undefined) throw new Error("the database has no host");
-  await pool.query(statements.usage, [[host.id]]);
   const id = newId("sandbox");
   const client = await pool.connect();
   try {
     await client.query("BEGIN");
     await client.query(statements.lockHost, [host.id]);
-    await client.query(statements.usage, [[host.id]]);
-    await client.query(statements.insert, [id, platformTeamId, minimalTemplateId, host.id]);
-    await client.query(statements.event, [newId("event"), id]);
+    await client.query(statements.usage, [host.id]);
+    await client.query(statements.insert, [id, platformTeamId, minimalTemplateId, host.id, newId("event")]);
     await client.query("COMMIT");
   } finally {
     client.release();

@@ -224,6 +224,8 @@ export const intervals = {
   withoutDatabase: 300_000,
   /** Where a sandbox is and whether it may be reached. */
   sandboxTargetCache: 1_000,
+  /** How long a connection to a sandbox that has just been started is kept for its first request. */
+  tunnelAhead: 5_000,
   /** What `/metrics` says of the database's rows is at most this old. */
   metricsCache: 3_000,
   /** Connections into a sandbox that nothing used for so long are closed. */

@@ -17,13 +17,14 @@ export type SandboxStatus = (typeof sandboxStatuses)[number];
 
 const successors: Record<SandboxStatus, readonly SandboxStatus[]> = {
   pending: ["starting", "stopping", "error"],
-  starting: ["running", "stopping", "error"],
+  // Nobody waits for ever for a host that stays away.
+  starting: ["running", "missing", "stopping", "error"],
   // A host pauses what it holds by itself when nobody can be asked.
   running: ["snapshotting", "pausing", "paused", "missing", "stopping", "error"],
-  snapshotting: ["running", "stopping", "error"],
-  pausing: ["paused", "running", "stopping", "error"],
+  snapshotting: ["running", "missing", "stopping", "error"],
+  pausing: ["paused", "running", "missing", "stopping", "error"],
   paused: ["resuming", "stopping", "error"],
-  resuming: ["running", "paused", "stopping", "error"],
+  resuming: ["running", "paused", "missing", "stopping", "error"],
   missing: ["running", "paused", "stopping", "error"],
   // Recovered: started again from its disk, or from its last pause.
   error: ["starting", "stopping"],

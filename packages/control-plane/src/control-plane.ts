@@ -1,5 +1,5 @@
 /** Puts the parts together: start, stop, and what each part tells the others. */
-import { deadlines, parseId, platformTeamId, WrennError } from "@wrenn/contract";
+import { deadlines, parseId, parseUuid, platformTeamId, WrennError } from "@wrenn/contract";
 import type { SandboxId, SandboxStatus } from "@wrenn/contract";
 import { pollUntil } from "@wrenn/system";
 import type { Logger } from "pino";
@@ -102,21 +102,28 @@ export async function startControlPlane(config: Config, log: Logger, bounds: Ser
     undo.push(async () => activity.close());
     const metrics = createRegistry();
     watchDatabase(metrics, database);
-    const clients = new HostClients(timeSteps(metrics));
-    undo.push(async () => {
-      clients.close();
-    });
     const tokens = await AccessTokens.open(store);
     const apiKeys = new ApiKeys(store, log);
     const targets = new SandboxTargets(store);
     const pools = new TunnelPools();
     undo.push(async () => pools.close());
+    const timeStepsOf = timeSteps(metrics);
+    const clients = new HostClients((operation, sandbox, address) => {
+      timeStepsOf(operation, sandbox);
+      // While it is written down that the sandbox runs, and its owner hears of it.
+      if (operation !== "pause") pools.openAhead(parseUuid("sandbox", sandbox.sandboxId), address);
+    });
+    undo.push(async () => {
+      clients.close();
+    });
     const onChange = (id: SandboxId, status?: SandboxStatus): void => {
       targets.invalidate(id);
       // Nothing of a sandbox that is paused or destroyed answers any more, and what it was asked must not be taken up by another connection.
       // On the way there its connections are what they were: a pause may fail, and those that are open have to be found in the end.
       if (status === "paused" || status === "stopped") pools.sever(id);
       else if (status === undefined) pools.release(id);
+      // Somebody waits for it to run, and reaches it next.
+      else if (status === "running") targets.find(id).catch(() => undefined);
     };
     const onUnresolved = (): void => {
       reconciliation.nudge();

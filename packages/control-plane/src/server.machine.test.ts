@@ -2,29 +2,23 @@
 import { once } from "node:events";
 import path from "node:path";
 import pg from "pg";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import type { ControlPlane } from "./control-plane.ts";
 import { advisoryLocks } from "./store/advisory-lock.ts";
 import { errorOf, RawConnection } from "./testing/raw-connection.ts";
 import { freePort } from "./testing/free-port.ts";
-import { TestDatabase } from "./testing/test-database.ts";
 import { eventually, TestServer } from "./testing/test-server.ts";
 
 /** Longer than any test may take: what ends in time has not been cut. */
 const longMs = 600_000;
 const megabyte = 1_048_576;
 
-let database: TestDatabase;
 let server: TestServer;
 let sandboxId: string;
 
-beforeAll(async () => {
-  database = await TestDatabase.start();
-});
-afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database);
+  server = await TestServer.start();
   sandboxId = (await server.create()).id;
 });
 afterEach(async () => server.stop());

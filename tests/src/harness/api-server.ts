@@ -3,7 +3,7 @@
  * the server and the agent do together, many of them in a second.
  */
 import { processProto } from "@wrenn/contract";
-import { eventually, TestDatabase, TestServer } from "@wrenn/control-plane/testing";
+import { eventually, TestServer } from "@wrenn/control-plane/testing";
 import { afterAll, beforeAll } from "vitest";
 import { type GuestAgent, type GuestAgentOptions, startGuestAgent } from "../guest-agent/harness.ts";
 import { byPid } from "../guest-agent/process-events.ts";
@@ -30,10 +30,8 @@ export async function endProcesses(guest: GuestAgent): Promise<void> {
 
 export function useApiServer(options: GuestAgentOptions = {}): () => ApiServer {
   let api: ApiServer | undefined;
-  let database: TestDatabase | undefined;
   beforeAll(async () => {
-    database = await TestDatabase.start();
-    const server = await TestServer.start(database);
+    const server = await TestServer.start();
     const guest = await startGuestAgent(options);
     server.agent.realGuestAgentPort = guest.port;
     api = { server, guest, sandbox: await server.create() };
@@ -43,7 +41,6 @@ export function useApiServer(options: GuestAgentOptions = {}): () => ApiServer {
       await api?.server.stop();
     } finally {
       await api?.guest.stop();
-      await database?.stop();
     }
   });
   return () => {

@@ -25,8 +25,8 @@ export interface CreateOnHost {
 export const timedOperations = ["create", "pause", "resume", "fork", "recover"] as const;
 export type TimedOperation = (typeof timedOperations)[number];
 
-/** Told of every sandbox that a host has brought into another state, with the steps that it took. */
-export type OnTimed = (operation: TimedOperation, sandbox: hostAgentProto.Sandbox) => void;
+/** Told of every sandbox that a host has brought into another state, with the steps that it took, and of the host's address. */
+export type OnTimed = (operation: TimedOperation, sandbox: hostAgentProto.Sandbox, address: string) => void;
 
 const sources = {
   disk: hostAgentProto.RecoverySource.DISK,
@@ -38,8 +38,8 @@ export class HostClient {
   readonly #agent = new http.Agent({ keepAlive: true, maxFreeSockets: 4 });
   readonly #rpc: Client<typeof hostAgentProto.HostAgent>;
   readonly #onTimed: OnTimed;
-  /** When what the agent says of its host was last written down; long ago when it has not answered since. */
-  #recordedAt = -Infinity;
+  /** What the agent has said of its host, or is being asked, and when it was asked. Null when it has not answered a call since. */
+  #facts: { readonly answer: Promise<hostAgentProto.GetHostResponse>; readonly askedAt: number } | null = null;
 
   constructor(address: string, onTimed: OnTimed = () => undefined) {
     this.address = address;
@@ -61,13 +61,18 @@ export class HostClient {
     return this.#call(this.#rpc.getHost({}, { timeoutMs }));
   }
 
-  noteRecorded(): void {
-    this.#recordedAt = performance.now();
-  }
-
-  /** Whether what the agent says of its host was written down within so many milliseconds, and every call since was answered. */
-  wasRecordedWithin(milliseconds: number): boolean {
-    return performance.now() - this.#recordedAt <= milliseconds;
+  /** The same, believed if it was asked for within so many milliseconds and every call since was answered. Callers who miss together ask once. */
+  async recentFacts(withinMs: number): Promise<hostAgentProto.GetHostResponse> {
+    const now = performance.now();
+    if (this.#facts !== null && now - this.#facts.askedAt <= withinMs) return this.#facts.answer;
+    const asked = { answer: this.getHost(), askedAt: now };
+    this.#facts = asked;
+    try {
+      return await asked.answer;
+    } catch (error) {
+      if (this.#facts === asked) this.#facts = null;
+      throw error;
+    }
   }
 
   async listSandboxes(): Promise<hostAgentProto.Sandbox[]> {
@@ -108,7 +113,7 @@ export class HostClient {
   ): Promise<hostAgentProto.Sandbox[]> {
     const request = { sandboxId, accessToken, forks: [...forks] };
     const { sandboxes } = await this.#call(this.#rpc.forkSandbox(request, { timeoutMs: deadlines.forkSandbox }));
-    for (const sandbox of sandboxes) this.#onTimed("fork", sandbox);
+    for (const sandbox of sandboxes) this.#onTimed("fork", sandbox, this.address);
     return sandboxes;
   }
 
@@ -160,7 +165,7 @@ export class HostClient {
   ): Promise<hostAgentProto.Sandbox> {
     const { sandbox } = await this.#call(call);
     if (sandbox === undefined) throw incomplete("sandbox");
-    this.#onTimed(operation, sandbox);
+    this.#onTimed(operation, sandbox, this.address);
     return sandbox;
   }
 
@@ -169,7 +174,7 @@ export class HostClient {
       return await call;
     } catch (error) {
       const hostError = asHostError(error);
-      if (hostError.code === "host_unavailable") this.#recordedAt = -Infinity;
+      if (hostError.code === "host_unavailable") this.#facts = null;
       throw hostError;
     }
   }

@@ -1,8 +1,8 @@
 import { newId, platformTeamId } from "@wrenn/contract";
 import { expect, test } from "vitest";
+import type { HostLoad } from "../store/reservations.ts";
 import type { HostRow } from "../store/schema.ts";
 import { leastLoaded } from "./scheduler.ts";
-import type { HostLoad } from "./scheduler.ts";
 
 const ask = { vcpus: 1, memoryMib: 512 };
 

@@ -1,12 +1,7 @@
 /** Where a new sandbox goes. Whether it fits is decided with the host's row locked; this only orders the hosts to try. */
 import { engineMemoryOverheadMib, hostReserve, overcommit } from "@wrenn/contract";
+import type { HostLoad } from "../store/reservations.ts";
 import type { HostRow } from "../store/schema.ts";
-
-export interface HostLoad {
-  readonly host: HostRow;
-  readonly usedMemoryMib: number;
-  readonly usedVcpus: number;
-}
 
 export interface PlacementAsk {
   readonly vcpus: number;

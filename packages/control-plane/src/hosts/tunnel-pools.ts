@@ -3,11 +3,14 @@ import type { Socket } from "node:net";
 import { deadlines, guestAgentPort, httpLimits, intervals } from "@wrenn/contract";
 import type { SandboxId } from "@wrenn/contract";
 import { Pool } from "undici";
+import { TunnelAhead } from "./tunnel-ahead.ts";
 import { openTunnel } from "./tunnel.ts";
-import type { TunnelTarget } from "./tunnel.ts";
+import type { OnTunnel, TunnelTarget } from "./tunnel.ts";
 
 export interface PooledTunnels {
   readonly pool: Pool;
+  /** For its next connection. */
+  ahead: TunnelAhead | null;
   /** Requests that use it now, upgraded ones excepted: those have taken their connection out of the pool. */
   inFlight: number;
   lastUsed: number;
@@ -36,7 +39,21 @@ export class TunnelPools {
     return this.#open;
   }
 
-  get({ sandboxId, port, hostAddress }: TunnelTarget): PooledTunnels {
+  /**
+   * Opens a connection to the guest agent before it is asked for: who starts a sandbox uses it next, and reaching a guest that has just
+   * been started takes a while.
+   */
+  openAhead(sandboxId: SandboxId, hostAddress: string): void {
+    const target = { sandboxId, port: guestAgentPort, hostAddress };
+    const pooled = this.get(target);
+    pooled.ahead?.drop();
+    pooled.ahead = new TunnelAhead((onTunnel) => {
+      this.#openTunnel(target, onTunnel);
+    });
+  }
+
+  get(target: TunnelTarget): PooledTunnels {
+    const { sandboxId, port, hostAddress } = target;
     const ofSandbox = this.#pools.get(sandboxId) ?? new Map<string, PooledTunnels>();
     this.#pools.set(sandboxId, ofSandbox);
     const key = `${port} ${hostAddress}`;
@@ -45,10 +62,13 @@ export class TunnelPools {
     const keepAliveTimeout = port === guestAgentPort ? idleConnectionMs.guestAgent : idleConnectionMs.user;
     const pool = new Pool("http://sandbox", {
       connect: (_options, callback) => {
-        openTunnel({ hostAddress, sandboxId, port }, (...answer) => {
-          this.#count(answer[1]);
-          callback(...answer);
-        });
+        const open = (): void => {
+          this.#openTunnel(target, callback);
+        };
+        const { ahead } = made;
+        made.ahead = null;
+        if (ahead === null) open();
+        else ahead.take(callback, open);
       },
       pipelining: 1,
       keepAliveTimeout,
@@ -57,7 +77,7 @@ export class TunnelPools {
       bodyTimeout: deadlines.dataPlaneIdle,
       maxHeaderSize: httpLimits.headerBytes,
     });
-    const made: PooledTunnels = { pool, inFlight: 0, lastUsed: performance.now() };
+    const made: PooledTunnels = { pool, ahead: null, inFlight: 0, lastUsed: performance.now() };
     ofSandbox.set(key, made);
     return made;
   }
@@ -66,14 +86,14 @@ export class TunnelPools {
   release(sandboxId: SandboxId): void {
     const ofSandbox = this.#pools.get(sandboxId);
     this.#pools.delete(sandboxId);
-    for (const { pool } of ofSandbox?.values() ?? []) void pool.close();
+    for (const pooled of ofSandbox?.values() ?? []) void closeIdle(pooled);
   }
 
   /** Ends all connections of a sandbox that answers no more, with the requests on them. */
   sever(sandboxId: SandboxId): void {
     const ofSandbox = this.#pools.get(sandboxId);
     this.#pools.delete(sandboxId);
-    for (const { pool } of ofSandbox?.values() ?? []) void pool.destroy();
+    for (const pooled of ofSandbox?.values() ?? []) void destroy(pooled);
   }
 
   /** Ends everything at once. */
@@ -81,7 +101,14 @@ export class TunnelPools {
     clearInterval(this.#sweeper);
     const pools = [...this.#pools.values()].flatMap((ofSandbox) => [...ofSandbox.values()]);
     this.#pools.clear();
-    await Promise.all(pools.map(async ({ pool }) => pool.destroy()));
+    await Promise.all(pools.map(destroy));
+  }
+
+  #openTunnel(target: TunnelTarget, onTunnel: OnTunnel): void {
+    openTunnel(target, (...answer) => {
+      this.#count(answer[1]);
+      onTunnel(...answer);
+    });
   }
 
   #count(tunnel: Socket | null): void {
@@ -95,12 +122,23 @@ export class TunnelPools {
   #closeIdle(): void {
     const oldest = performance.now() - intervals.tunnelIdle;
     for (const [sandboxId, ofSandbox] of this.#pools) {
-      for (const [key, { pool, inFlight, lastUsed }] of ofSandbox) {
-        if (inFlight > 0 || lastUsed > oldest) continue;
+      for (const [key, pooled] of ofSandbox) {
+        if (pooled.inFlight > 0 || pooled.lastUsed > oldest) continue;
         ofSandbox.delete(key);
-        void pool.close();
+        void closeIdle(pooled);
       }
       if (ofSandbox.size === 0) this.#pools.delete(sandboxId);
     }
   }
+}
+
+/** Requests that are under way go on to their ends. */
+async function closeIdle({ pool, ahead }: PooledTunnels): Promise<void> {
+  ahead?.drop();
+  await pool.close();
+}
+
+async function destroy({ pool, ahead }: PooledTunnels): Promise<void> {
+  ahead?.drop();
+  await pool.destroy();
 }

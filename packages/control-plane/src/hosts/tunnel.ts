@@ -10,6 +10,8 @@ export interface TunnelTarget {
   readonly port: number;
 }
 
+export type OnTunnel = (...answer: [error: WrennError, socket: null] | [error: null, socket: net.Socket]) => void;
+
 /** Far more than an agent answers with; a peer that is no agent must not fill memory. */
 const maxAnswerBytes = 65_536;
 const endOfHead = Buffer.from("\r\n\r\n");
@@ -28,10 +30,7 @@ const codesByStatus: Readonly<Record<number, ErrorCode>> = {
  * Opens a tunnel; the socket that the callback gets carries the sandbox's bytes from the first on.
  * Its errors are WrennErrors: what the agent answered, or `host_unavailable`.
  */
-export function openTunnel(
-  target: TunnelTarget,
-  callback: (...answer: [error: WrennError, socket: null] | [error: null, socket: net.Socket]) => void,
-): void {
+export function openTunnel(target: TunnelTarget, callback: OnTunnel): void {
   const socket = net.connect(socketOptions(parseHostAddress(target.hostAddress)));
   let received: Buffer = Buffer.alloc(0);
 

@@ -8,8 +8,8 @@ let database: TestDatabase;
 let server: TestServer;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  database = await TestDatabase.start({ own: true });
+  server = await TestServer.start({}, database);
 });
 afterAll(async () => {
   await server.stop();

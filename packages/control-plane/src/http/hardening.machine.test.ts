@@ -3,10 +3,8 @@ import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { errorOf, RawConnection } from "../testing/raw-connection.ts";
 import type { RawReply } from "../testing/raw-connection.ts";
-import { TestDatabase } from "../testing/test-database.ts";
 import { eventually, gate, TestServer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 /** Of replicas of the same server. One is in no hurry, one gives heads and bodies little time, one has room for few. */
 let patient: string;
@@ -16,16 +14,12 @@ let small: string;
 const maxConnections = 5;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  server = await TestServer.start();
   patient = server.url;
   hasty = (await server.startReplica({ bounds: { requestHeadMs: 600, requestBodyMs: 600 } })).url;
   small = (await server.startReplica({ bounds: { maxConnections } })).url;
 });
-afterAll(async () => {
-  await server.stop();
-  await database.stop();
-});
+afterAll(async () => server.stop());
 
 /** A head with the server's key; the lines are added to it. */
 function head(requestLine: string, ...lines: string[]): string {

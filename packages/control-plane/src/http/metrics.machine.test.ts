@@ -12,8 +12,8 @@ let server: TestServer;
 let isAway = false;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  database = await TestDatabase.start({ own: true });
+  server = await TestServer.start({}, database);
 });
 afterAll(async () => {
   if (isAway) await database.resume();

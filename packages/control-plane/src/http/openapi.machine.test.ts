@@ -2,7 +2,6 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { errorRegistry, isErrorCode } from "@wrenn/contract";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { TestDatabase } from "../testing/test-database.ts";
 import { TestServer } from "../testing/test-server.ts";
 
 const described = z.looseObject({ description: z.string().min(1) });
@@ -30,19 +29,14 @@ const documentSchema = z.looseObject({
 });
 type Document = z.infer<typeof documentSchema>;
 
-let database: TestDatabase;
 let server: TestServer;
 let text: string;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  server = await TestServer.start();
   text = await (await fetch(`${server.url}/openapi.json`)).text();
 });
-afterAll(async () => {
-  await server.stop();
-  await database.stop();
-});
+afterAll(async () => server.stop());
 
 /** Fails, naming the operation and the field, where a description lacks anything that every one has. */
 function readDocument(): Document {

@@ -2,20 +2,14 @@ import { METHODS } from "node:http";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { errorOf, RawConnection } from "../testing/raw-connection.ts";
 import type { RawReply } from "../testing/raw-connection.ts";
-import { TestDatabase } from "../testing/test-database.ts";
 import { TestServer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  server = await TestServer.start();
 });
-afterAll(async () => {
-  await server.stop();
-  await database.stop();
-});
+afterAll(async () => server.stop());
 
 async function replyTo(line: string, headers: readonly string[] = [], body = ""): Promise<RawReply> {
   const connection = await RawConnection.open(server.url);

@@ -1,8 +1,9 @@
 /** How long each step of what hosts do with sandboxes took. */
+import type { hostAgentProto } from "@wrenn/contract";
 import { Histogram } from "prom-client";
 import type { Registry } from "prom-client";
 import { timedOperations } from "../hosts/host-client.ts";
-import type { OnTimed, TimedOperation } from "../hosts/host-client.ts";
+import type { TimedOperation } from "../hosts/host-client.ts";
 import { durationBuckets } from "./statuses.ts";
 
 /** Each has about ten; a host agent of another version must not make any number. */
@@ -17,7 +18,7 @@ const what: Readonly<Record<TimedOperation, string>> = {
 };
 
 /** Returns what is to be told of each sandbox that a host has brought into another state. */
-export function timeSteps(registry: Registry): OnTimed {
+export function timeSteps(registry: Registry): (operation: TimedOperation, sandbox: hostAgentProto.Sandbox) => void {
   const observers = new Map(timedOperations.map((operation) => [operation, timeOperation(registry, operation)]));
   return (operation, sandbox) => {
     for (const { step, milliseconds } of sandbox.steps) observers.get(operation)?.(step, milliseconds);

@@ -1,23 +1,17 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { RawClient } from "../testing/raw-client.ts";
-import { TestDatabase } from "../testing/test-database.ts";
 import { eventually, TestServer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 let sandbox: { id: string; uuid: string; token: string };
 let client: RawClient;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  server = await TestServer.start();
   sandbox = await server.create();
   client = new RawClient(server, sandbox.id);
 });
-afterAll(async () => {
-  await server.stop();
-  await database.stop();
-});
+afterAll(async () => server.stop());
 beforeEach(() => {
   server.agent.guest.seen.length = 0;
   server.agent.guest.abandoned.length = 0;

@@ -11,7 +11,7 @@ import type { Logger } from "pino";
 import type { TunnelPools } from "../hosts/tunnel-pools.ts";
 import type { Activity } from "../services/activity.ts";
 import { requestId } from "../services/request-id.ts";
-import { answerError } from "../http/raw-errors.ts";
+import { answerError } from "../raw-errors.ts";
 import { authorize, namedSandbox } from "./authorize.ts";
 import type { Authorizer, DataPlaneTarget } from "./authorize.ts";
 import { forward } from "./forward.ts";

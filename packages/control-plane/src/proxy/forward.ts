@@ -6,7 +6,7 @@ import { deadlines, WrennError } from "@wrenn/contract";
 import { errors as undiciErrors } from "undici";
 import type { Dispatcher } from "undici";
 import type { PooledTunnels } from "../hosts/tunnel-pools.ts";
-import { addHeadersForPage, isForPage } from "../http/cross-origin.ts";
+import { addHeadersForPage, isForPage } from "../cross-origin.ts";
 import { headersFromGuest } from "./headers.ts";
 
 export interface Forwarding {

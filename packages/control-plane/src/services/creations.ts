@@ -49,13 +49,18 @@ export class Creations {
    * @throws WrennError what `SandboxCreation.create` throws; `idempotency_conflict` for a key that was used for another request.
    */
   async create(teamId: TeamId, ask: CreateSandbox, key?: string): Promise<Created> {
-    if (key === undefined) return { row: await this.#creation.create(teamId, ask), replayed: false };
+    if (key === undefined) {
+      return { row: await this.#creation.create(teamId, ask, await this.#creation.look(teamId, ask)), replayed: false };
+    }
     const keyed = this.#keys.hash(teamId, key, ask);
     for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
+      const look = this.#creation.look(teamId, ask);
+      // Of no concern to a request that is answered with what is there already.
+      look.catch(() => undefined);
       const earlier = await this.#findEarlier(keyed);
       if (earlier !== null) return { row: await this.#outcomeOf(earlier, keyed), replayed: true };
       try {
-        return { row: await this.#creation.create(teamId, ask, keyed), replayed: false };
+        return { row: await this.#creation.create(teamId, ask, await look, keyed), replayed: false };
       } catch (error) {
         // Another request with this key may have been faster, and have taken the key or the last room.
         const { code } = asWrennError(error);

@@ -1,6 +1,6 @@
 /** Copying a running or paused sandbox, memory and disk: as many copies as are asked for, or none. */
 import { asWrennError, can, deadlines, newId, WrennError } from "@wrenn/contract";
-import type { ForkSandbox, hostAgentProto, SandboxId, TeamId } from "@wrenn/contract";
+import type { ForkSandbox, hostAgentProto, SandboxId, SandboxStatus, TeamId } from "@wrenn/contract";
 import type { HostClient } from "../hosts/host-client.ts";
 import { machineParts } from "../hosts/machine.ts";
 import { changeStatus } from "../store/change-status.ts";
@@ -60,6 +60,7 @@ export class Forks {
   async #copy({ source, copies }: ReservedCopies, client: HostClient): Promise<SandboxRow[]> {
     const { tokens } = this.#with;
     const isMarked = source.status === "snapshotting";
+    let settled: SandboxStatus | undefined;
     try {
       const { answer } = await this.#operations.carryOut(source, {
         done: "forked",
@@ -72,12 +73,14 @@ export class Forks {
         success: isMarked ? () => ({ to: "running" }) : null,
         failure: isMarked ? (reason) => ({ to: "running", reason }) : null,
       });
-      return await Promise.all(copies.map(async (copy) => this.#started(copy, answer)));
+      const rows = await Promise.all(copies.map(async (copy) => this.#started(copy, answer)));
+      settled = "running";
+      return rows;
     } catch (error) {
       await Promise.all(copies.map(async (copy) => this.#undo(copy, error)));
       throw error;
     } finally {
-      for (const { id } of copies) this.#with.onChange(id);
+      for (const { id } of copies) this.#with.onChange(id, settled);
     }
   }
 

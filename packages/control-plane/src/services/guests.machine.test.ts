@@ -5,7 +5,6 @@ import { TunnelPools } from "../hosts/tunnel-pools.ts";
 import { createLog } from "@wrenn/system";
 import { openDatabase } from "../store/database.ts";
 import type { OpenDatabase } from "../store/database.ts";
-import { TestDatabase } from "../testing/test-database.ts";
 import { eventually, TestServer } from "../testing/test-server.ts";
 import { AccessTokens } from "./access-tokens.ts";
 import { Activity } from "./activity.ts";
@@ -13,7 +12,6 @@ import { Guests } from "./guests.ts";
 import type { Guest } from "./guests.ts";
 import { SandboxTargets } from "./sandbox-targets.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 let open: OpenDatabase;
 let pools: TunnelPools;
@@ -24,8 +22,7 @@ let guests: Guests;
 let guest: Guest;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  server = await TestServer.start();
   open = openDatabase(server.databaseUrl, () => undefined);
   pools = new TunnelPools();
   id = parseUuid("sandbox", (await server.create()).uuid);
@@ -43,7 +40,6 @@ afterAll(async () => {
   await pools.close();
   await open.close();
   await server.stop();
-  await database.stop();
 });
 
 /** The sandbox was used, and is not in use any more. */

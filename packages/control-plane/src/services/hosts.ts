@@ -1,4 +1,5 @@
 /** Hosts as they report themselves. */
+import { isDeepStrictEqual } from "node:util";
 import { intervals, WrennError } from "@wrenn/contract";
 import type { hostAgentProto, HostId } from "@wrenn/contract";
 import type { HostClient, HostClients } from "../hosts/host-client.ts";
@@ -6,18 +7,22 @@ import { differences, incompatible, machineOf } from "../hosts/machine.ts";
 import type { Machine } from "../hosts/machine.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
 import type { Store } from "../store/database.ts";
-import { listHosts, recordContact } from "../store/hosts.ts";
+import { recordContact } from "../store/hosts.ts";
 import type { HostFacts } from "../store/hosts.ts";
 import type { HostRow } from "../store/schema.ts";
-import { reserveSandbox, usageOfHosts } from "../store/reservations.ts";
-import type { NewSandbox } from "../store/reservations.ts";
+import { reserveSandbox } from "../store/reservations.ts";
+import type { HostLoad, NewSandbox } from "../store/reservations.ts";
 import type { SandboxRow } from "../store/schema.ts";
 
-/** A host as it is now: as its row says, unless that is older than `intervals.hostFacts`. */
+/**
+ * A host as it is now: its agent answers, or did a moment ago, and what it says of its machine is what is written down.
+ * @throws WrennError `host_unavailable`
+ */
 export async function presentHost(store: Store, client: HostClient, host: HostRow): Promise<HostRow> {
-  // Asking for each of many creates would cost them more than all their own statements.
-  if (client.wasRecordedWithin(intervals.hostFacts)) return host;
-  return { ...host, ...factsFrom(await refreshHost(store, client, host)) };
+  const facts = factsFrom(await client.recentFacts(intervals.hostFacts));
+  // The reconciler writes down when it was last seen: once more, for each create, would cost as much as all else that is written then.
+  if (!isAsRecorded(facts, host)) await recordContact(store, host.id, facts);
+  return { ...host, ...facts };
 }
 
 /** Asks the agent what its machine has and writes it down. */
@@ -26,9 +31,8 @@ export async function refreshHost(
   client: HostClient,
   host: HostRow,
 ): Promise<hostAgentProto.GetHostResponse> {
-  const facts = await client.getHost();
+  const facts = await client.recentFacts(0);
   await recordContact(store, host.id, factsFrom(facts));
-  client.noteRecorded();
   return facts;
 }
 
@@ -45,6 +49,12 @@ function factsFrom(told: hostAgentProto.GetHostResponse): HostFacts {
   };
 }
 
+function isAsRecorded(facts: HostFacts, host: HostRow): boolean {
+  return (
+    host.status === "online" && host.contact_lost_at === null && isDeepStrictEqual({ ...host, ...facts }, { ...host })
+  );
+}
+
 export interface Placement {
   readonly row: SandboxRow;
   readonly client: HostClient;
@@ -58,28 +68,21 @@ export interface FrozenOrigin {
 }
 
 /**
- * Reserves room on the first host, in the scheduler's order, that answers and has it; of a snapshot's sandbox, on a host that has the
- * snapshot and can run it.
+ * Reserves room on the first of these hosts, in the scheduler's order, that answers and has it; of a snapshot's sandbox, on a host that has
+ * the snapshot and can run it.
  * @throws WrennError `no_capacity`, `host_unavailable` when no host answers, `snapshot_incompatible` when those that do cannot run it
  */
 export async function placeSandbox(
   { store, clients, scheduler }: { store: Store; clients: HostClients; scheduler: Scheduler },
   sandbox: NewSandbox,
+  loads: readonly HostLoad[],
   origin: FrozenOrigin | null,
 ): Promise<Placement> {
-  const hosts = (await listHosts(store)).filter((host) => origin === null || host.id === origin.hostId);
-  const usage = await usageOfHosts(
-    store,
-    hosts.map((host) => host.id),
-  );
-  const loads = hosts.map((host) => {
-    const used = usage.find(({ hostId }) => hostId === host.id);
-    return { host, usedMemoryMib: used?.memoryMib ?? 0, usedVcpus: used?.vcpus ?? 0 };
-  });
+  const candidates = loads.filter(({ host }) => origin === null || host.id === origin.hostId);
   const silent: unknown[] = [];
   const unfit: HostRow[] = [];
   let fit = 0;
-  for (const ranked of scheduler.rank(loads, sandbox)) {
+  for (const ranked of scheduler.rank(candidates, sandbox)) {
     const client = clients.get(ranked.address);
     let host: HostRow;
     try {

@@ -1,18 +1,12 @@
 import { hostAgentProto } from "@wrenn/contract";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { TestDatabase } from "../testing/test-database.ts";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { eventually, gate, TestServer } from "../testing/test-server.ts";
 import type { Answer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 
-beforeAll(async () => {
-  database = await TestDatabase.start();
-});
-afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database, { drainMs: 1 });
+  server = await TestServer.start({ drainMs: 1 });
 });
 afterEach(async () => server.stop());
 

@@ -1,10 +1,12 @@
 /** Creating one sandbox, of a root filesystem or of a snapshot. creations.ts is where a request that may be a repeated one goes. */
-import { asWrennError, assertName, deadlines, newId, sandboxLimits, WrennError } from "@wrenn/contract";
-import type { CreateSandbox, hostAgentProto, TeamId } from "@wrenn/contract";
+import { asWrennError, assertName, deadlines, intervals, newId, sandboxLimits, WrennError } from "@wrenn/contract";
+import type { CreateSandbox, hostAgentProto, SandboxStatus, TeamId } from "@wrenn/contract";
+import type { HostClient } from "../hosts/host-client.ts";
 import type { Scheduler } from "../hosts/scheduler.ts";
 import { changeStatus } from "../store/change-status.ts";
 import type { KeyedRequest } from "../store/idempotency-keys.ts";
-import type { NewSandbox } from "../store/reservations.ts";
+import { listHostLoads } from "../store/reservations.ts";
+import type { HostLoad, NewSandbox } from "../store/reservations.ts";
 import type { NamedSandboxRow } from "../store/sandboxes.ts";
 import type { SandboxRow, TemplateRow } from "../store/schema.ts";
 import { tokenOwner } from "../store/snapshots.ts";
@@ -14,10 +16,18 @@ import type { Placement } from "./hosts.ts";
 import { isOutcomeUnknown, timesOf, toRunning } from "./operations.ts";
 import type { Operations, SandboxServices } from "./operations.ts";
 
+/** What a create depends on. */
+export interface Prospect {
+  /** Null when there is none of that name. */
+  readonly template: TemplateRow | null;
+  readonly loads: readonly HostLoad[];
+}
+
 export class SandboxCreation {
   readonly #with: SandboxServices;
   readonly #operations: Operations;
   readonly #scheduler: Scheduler;
+  #lastHost: HostClient | null = null;
 
   constructor(services: SandboxServices, operations: Operations, scheduler: Scheduler) {
     this.#with = services;
@@ -26,13 +36,32 @@ export class SandboxCreation {
   }
 
   /**
+   * Reads what a create depends on, all at once. The host that has taken the last one will probably take this one, too, and is asked
+   * meanwhile whether it is there.
+   */
+  async look(teamId: TeamId, ask: CreateSandbox): Promise<Prospect> {
+    const { store } = this.#with;
+    this.#lastHost?.recentFacts(intervals.hostFacts).catch(() => undefined);
+    const [template, loads] = await Promise.all([
+      findTemplate(store, teamId, assertName(ask.template, "template")),
+      listHostLoads(store),
+    ]);
+    return { template, loads };
+  }
+
+  /**
    * Answers once the sandbox runs.
+   * @param prospect what `look` has found a moment ago
    * @throws WrennError `invalid_name`, `template_not_found`, `invalid_request` for a size that the snapshot does not have, `no_capacity`,
    * `host_unavailable`, `snapshot_incompatible`, or why the host could not start it; `idempotency_conflict` when another request has taken the key meanwhile.
    */
-  async create(teamId: TeamId, ask: CreateSandbox, keyed?: KeyedRequest): Promise<NamedSandboxRow> {
+  async create(
+    teamId: TeamId,
+    ask: CreateSandbox,
+    { template, loads }: Prospect,
+    keyed?: KeyedRequest,
+  ): Promise<NamedSandboxRow> {
     const { store, clients } = this.#with;
-    const template = await findTemplate(store, teamId, assertName(ask.template, "template"));
     if (template === null) {
       throw new WrennError("template_not_found", { message: `There is no template named "${ask.template}".` });
     }
@@ -51,8 +80,10 @@ export class SandboxCreation {
         deadlineMs: deadlines.createSandbox,
         ...(keyed === undefined ? {} : { keyed }),
       },
+      loads,
       template.host_id === null ? null : { hostId: template.host_id, machine: template },
     );
+    this.#lastHost = placement.client;
     // Handed to the guest and kept nowhere else: it may hold secrets.
     const { row, steps } = await this.#start(placement, template, ask.envs);
     const milliseconds = Math.round(performance.now() - started);
@@ -68,6 +99,7 @@ export class SandboxCreation {
     const { tokens } = this.#with;
     const { row, client } = placement;
     const frozen = tokenOwner(template);
+    let settled: SandboxStatus | undefined;
     try {
       const sandbox = await client.createSandbox({
         sandboxId: row.id,
@@ -82,12 +114,13 @@ export class SandboxCreation {
         templateAccessToken: frozen === null ? "" : tokens.of(frozen),
       });
       const running = await this.#operations.settle(row, { ...toRunning(sandbox), startedAt: new Date() });
+      settled = running.status;
       return { row: running, steps: sandbox.steps };
     } catch (error) {
       await this.#recordFailure(placement, error);
       throw error;
     } finally {
-      this.#with.onChange(row.id);
+      this.#with.onChange(row.id, settled);
     }
   }
 

@@ -2,7 +2,6 @@ import { newId, sandboxStatuses } from "@wrenn/contract";
 import type { SandboxStatus } from "@wrenn/contract";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { TestDatabase } from "../testing/test-database.ts";
 import { TestServer } from "../testing/test-server.ts";
 
 interface Made {
@@ -12,7 +11,6 @@ interface Made {
   readonly metadata: Record<string, string>;
 }
 
-let database: TestDatabase;
 let server: TestServer;
 /** Newest first, as lists are. */
 const made: Made[] = [];
@@ -22,8 +20,7 @@ const values = ["", "x", "x=y", "\"'\\%_", "日本 🐦"];
 const templates = ["minimal", "python", "node.js"];
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database, { reconcileMs: 3_600_000 });
+  server = await TestServer.start({ reconcileMs: 3_600_000 });
   const [team] = await server.query<{ team_id: string }>("SELECT team_id FROM api_keys");
   for (const name of templates.slice(1)) {
     await server.query(
@@ -46,10 +43,7 @@ beforeAll(async () => {
     made.unshift({ id: `sb-${id}`, ...sandbox });
   }
 });
-afterAll(async () => {
-  await server.stop();
-  await database.stop();
-});
+afterAll(async () => server.stop());
 
 /** All pages of a list. */
 async function listed(query: URLSearchParams): Promise<Made[]> {

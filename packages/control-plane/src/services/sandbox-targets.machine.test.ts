@@ -14,8 +14,8 @@ let server: TestServer;
 let open: OpenDatabase;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  database = await TestDatabase.start({ own: true });
+  server = await TestServer.start({}, database);
   open = openDatabase(server.databaseUrl, () => undefined);
 });
 afterAll(async () => {

@@ -1,17 +1,11 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { WrennError } from "@wrenn/contract";
-import { TestDatabase } from "../testing/test-database.ts";
 import { eventually, gate, TestServer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 
-beforeAll(async () => {
-  database = await TestDatabase.start();
-});
-afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database);
+  server = await TestServer.start();
 });
 afterEach(async () => server.stop());
 

@@ -52,7 +52,7 @@ test("a change from a state that was left and entered again is refused", async (
 
 test("a change that the state machine does not have is a bug, not an update", async () => {
   const row = await open.startingSandbox();
-  await expect(changeStatus(open.store, { from: row, to: "missing" })).rejects.toMatchObject({ code: "internal" });
+  await expect(changeStatus(open.store, { from: row, to: "paused" })).rejects.toMatchObject({ code: "internal" });
   await expect(changeStatus(open.store, { from: row, to: "stopping" })).rejects.toMatchObject({ code: "internal" });
   expect(await findSandbox(open.store, row.id)).toMatchObject({ status: "starting", version: row.version });
 });

@@ -8,7 +8,7 @@ import type { Store } from "./database.ts";
 import { claimKey } from "./idempotency-keys.ts";
 import type { KeyedRequest } from "./idempotency-keys.ts";
 import { sandboxColumns } from "./schema.ts";
-import type { SandboxRow } from "./schema.ts";
+import type { HostRow, SandboxRow } from "./schema.ts";
 
 export interface NewSandbox {
   readonly id: SandboxId;
@@ -109,66 +109,82 @@ async function lockRoom(
     .forUpdate()
     .executeTakeFirst();
   if (host === undefined) return false;
-  const [used] = await usageOfHosts(transaction, [hostId]);
-  const memoryMib = asks.reduce((sum, ask) => sum + ask.memoryMib + engineMemoryOverheadMib, used?.memoryMib ?? 0);
+  const used = await usageByHost(transaction).where("host_id", "=", hostId).executeTakeFirst();
+  const memoryMib = asks.reduce((sum, ask) => sum + ask.memoryMib + engineMemoryOverheadMib, used?.memory_mib ?? 0);
   const vcpus = asks.reduce((sum, ask) => sum + ask.vcpus, used?.vcpus ?? 0);
   return memoryMib <= host.memory_mib - hostReserve.memoryMib && vcpus <= host.cpu_count * overcommit.vcpus;
 }
 
 async function insertStarting(transaction: Store, hostId: HostId, sandbox: NewSandbox): Promise<SandboxRow> {
-  const row = await transaction
-    .insertInto("sandboxes")
-    .values({
-      id: sandbox.id,
-      team_id: sandbox.teamId,
-      template_id: sandbox.templateId,
-      template_team_id: sandbox.templateTeamId,
-      host_id: hostId,
-      status: "starting",
-      vcpus: sandbox.vcpus,
-      memory_mib: sandbox.memoryMib,
-      disk_mib: sandbox.diskMib,
-      metadata: JSON.stringify(sandbox.metadata),
-      timeout_seconds: sandbox.timeoutSeconds,
-      on_timeout: sandbox.onTimeout,
-      deadline_at: timeIn(sandbox.deadlineMs),
-    })
-    .returning(sandboxColumns)
+  return transaction
+    .with("inserted", (with_) =>
+      with_
+        .insertInto("sandboxes")
+        .values({
+          id: sandbox.id,
+          team_id: sandbox.teamId,
+          template_id: sandbox.templateId,
+          template_team_id: sandbox.templateTeamId,
+          host_id: hostId,
+          status: "starting",
+          vcpus: sandbox.vcpus,
+          memory_mib: sandbox.memoryMib,
+          disk_mib: sandbox.diskMib,
+          metadata: JSON.stringify(sandbox.metadata),
+          timeout_seconds: sandbox.timeoutSeconds,
+          on_timeout: sandbox.onTimeout,
+          deadline_at: timeIn(sandbox.deadlineMs),
+        })
+        .returning(sandboxColumns),
+    )
+    .with("event", (with_) =>
+      with_
+        .insertInto("sandbox_events")
+        .columns(["id", "sandbox_id", "version", "to_status"])
+        .expression((eb) =>
+          eb
+            .selectFrom("inserted")
+            .select((select) => [
+              select.val(newId("event")).as("id"),
+              "inserted.id as sandbox_id",
+              "inserted.version",
+              "inserted.status as to_status",
+            ]),
+        ),
+    )
+    .selectFrom("inserted")
+    .selectAll()
     .executeTakeFirstOrThrow();
-  await transaction
-    .insertInto("sandbox_events")
-    .values({
-      id: newId("event"),
-      sandbox_id: row.id,
-      version: row.version,
-      from_status: null,
-      to_status: row.status,
-      reason_code: null,
-      reason_message: null,
-    })
-    .execute();
-  return row;
 }
 
-export interface HostUsage {
-  readonly hostId: HostId;
+export interface HostLoad {
+  readonly host: HostRow;
   /** What its sandboxes were promised, engines included. */
-  readonly memoryMib: number;
-  readonly vcpus: number;
+  readonly usedMemoryMib: number;
+  readonly usedVcpus: number;
 }
 
-/** Hosts without sandboxes are not in the answer. */
-export async function usageOfHosts(store: Store, hostIds: readonly HostId[]): Promise<HostUsage[]> {
-  if (hostIds.length === 0) return [];
+export async function listHostLoads(store: Store): Promise<HostLoad[]> {
   const rows = await store
+    .selectFrom("hosts")
+    .leftJoin(usageByHost(store).as("used"), "used.host_id", "hosts.id")
+    .selectAll("hosts")
+    .select(["used.memory_mib as used_memory_mib", "used.vcpus as used_vcpus"])
+    .orderBy("hosts.id")
+    .execute();
+  return rows.map(({ used_memory_mib, used_vcpus, ...host }) => ({
+    host,
+    usedMemoryMib: used_memory_mib ?? 0,
+    usedVcpus: used_vcpus ?? 0,
+  }));
+}
+
+/** Without the hosts that have no sandboxes. */
+function usageByHost(store: Store) {
+  return store
     .selectFrom("sandboxes")
     .select(["host_id", sql<number>`sum(memory_mib + ${engineMemoryOverheadMib}::int)`.as("memory_mib")])
     .select(sql<number>`sum(vcpus)`.as("vcpus"))
-    .where("host_id", "in", hostIds)
     .where("status", "in", occupyingStatuses)
-    .groupBy("host_id")
-    .execute();
-  return rows.flatMap((row) =>
-    row.host_id === null ? [] : [{ hostId: row.host_id, memoryMib: row.memory_mib, vcpus: row.vcpus }],
-  );
+    .groupBy("host_id");
 }

@@ -1,17 +1,11 @@
 import { hostAgentProto, newId } from "@wrenn/contract";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { TestDatabase } from "../testing/test-database.ts";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { eventually, TestServer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 
-beforeAll(async () => {
-  database = await TestDatabase.start();
-});
-afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database);
+  server = await TestServer.start();
 });
 afterEach(async () => server.stop());
 

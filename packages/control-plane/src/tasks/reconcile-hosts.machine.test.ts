@@ -1,17 +1,11 @@
 import { WrennError } from "@wrenn/contract";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { TestDatabase } from "../testing/test-database.ts";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { eventually, gate, TestServer } from "../testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 
-beforeAll(async () => {
-  database = await TestDatabase.start();
-});
-afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database);
+  server = await TestServer.start();
 });
 afterEach(async () => server.stop());
 
@@ -146,6 +140,23 @@ test("a host that is away for a moment changes nothing; away for long, its sandb
     "running→missing",
     "missing→running",
   ]);
+});
+
+test("a create that nobody completes is an error when its host stays away, and what the host has made of it is removed", async () => {
+  const { uuid, release } = await interruptedCreate();
+  await server.stopReplicas();
+  release();
+  await server.agent.pause();
+  // As the replica that was killed has left it.
+  await server.query("UPDATE sandboxes SET status = 'starting', version = 1, deadline_at = now() WHERE id = $1", [
+    uuid,
+  ]);
+  await server.query("DELETE FROM sandbox_events WHERE sandbox_id = $1 AND version > 1", [uuid]);
+  server.agent.plant(uuid, new Date());
+  await server.startReplica();
+  await eventually(async () => expect(await server.statusOf(uuid)).toBe("error"));
+  await server.agent.resume();
+  await eventually(() => expect(server.agent.sandboxes.has(uuid)).toBe(false));
 });
 
 test("a sandbox that died while its host was away is an error when the host is back", async () => {

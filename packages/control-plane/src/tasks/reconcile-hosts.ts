@@ -24,6 +24,7 @@ import { mayBeLost, planReconciliation } from "./reconciliation-plan.ts";
 import type { Action } from "./reconciliation-plan.ts";
 import { SnapshotReconciler } from "./reconcile-snapshots.ts";
 import { Sightings } from "./sightings.ts";
+import { planForSilence } from "./silence-plan.ts";
 
 export interface ReconcilerOptions {
   readonly store: Store;
@@ -88,7 +89,7 @@ export class Reconciler {
       this.#options.onLook?.(host, facts);
       held = await client.listSandboxes();
     } catch (error) {
-      return this.#recordSilence(host, rows, error);
+      return this.#recordSilence({ host, rows, client }, error, signal);
     }
     if (host.contact_lost_at !== null) this.#options.log.info({ hostId: host.id }, "a host agent answers again");
     const sightings = this.#sightingsOf(host);
@@ -121,11 +122,15 @@ export class Reconciler {
     this.#options.heldBack.note("lost_sandboxes", host.id, isHeldBack && wouldBeLost ? absent.map(({ id }) => id) : []);
     return actions.flatMap((action) => {
       if (action.do !== "mark_lost" || !isHeldBack) return [action];
-      return action.row.status === "running" ? [{ do: "mark_missing" as const, row: action.row }] : [];
+      return action.row.status === "running" ? [{ do: "mark_missing", row: action.row, reason: mostLost }] : [];
     });
   }
 
-  async #recordSilence(host: HostRow, rows: readonly Row[], error: unknown): Promise<void> {
+  async #recordSilence(
+    { host, rows, client }: { host: HostRow; rows: readonly Row[]; client: HostClient },
+    error: unknown,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { store, log } = this.#options;
     if (!(error instanceof WrennError)) throw error;
     if (error.code === "database_unavailable") throw error;
@@ -133,11 +138,7 @@ export class Reconciler {
     if (host.contact_lost_at === null) log.warn({ hostId: host.id, err: error }, "a host agent does not answer");
     if (!(await recordSilence(store, host.id, this.#silenceMs))) return;
     if (host.status === "online") log.error({ hostId: host.id }, "a host is unreachable; its sandboxes are missing");
-    const reason = { code: "host_unavailable", message: "The sandbox's host does not answer." };
-    for (const row of rows.filter(({ status }) => status === "running")) {
-      await changeStatus(store, { from: row, to: "missing", reason });
-      this.#options.onChange(row.id);
-    }
+    await this.#applyAll(planForSilence(rows), client, signal);
   }
 
   async #applyAll(actions: readonly Action<Row>[], client: HostClient, signal: AbortSignal): Promise<void> {
@@ -177,7 +178,7 @@ export class Reconciler {
         if (row.status === "error") return recordRecoverable(store, row, []);
         return this.#change({ from: row, to: "error", reason: lost }, "a sandbox is lost");
       case "mark_missing":
-        return this.#change({ from: row, to: "missing", reason: mostLost }, "a sandbox is missing");
+        return this.#change({ from: row, to: "missing", reason: action.reason }, "a sandbox is missing");
       case "note_recoverable":
         return recordRecoverable(store, row, action.recoverable);
       case "revive":

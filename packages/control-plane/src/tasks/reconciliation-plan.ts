@@ -45,8 +45,8 @@ export type Action<Row extends ExpectedSandbox = ExpectedSandbox> =
   | { readonly do: "mark_failed"; readonly row: Row; readonly reason: StatusReason }
   /** The host holds nothing of what it should. */
   | { readonly do: "mark_lost"; readonly row: Row }
-  /** As `mark_lost`, while it is for an operator to decide whether it is. Made by the guard, never by the plan. */
-  | { readonly do: "mark_missing"; readonly row: Row }
+  /** What has become of it cannot be told: its host stays away, or it is for an operator to decide whether it is lost. */
+  | { readonly do: "mark_missing"; readonly row: Row; readonly reason: StatusReason }
   /** What a dead one can be recovered from is not what the row says. */
   | { readonly do: "note_recoverable"; readonly row: Row; readonly recoverable: RecoverySource[] }
   /** It was given up, or thought to be paused, and is there: the first of the two steps to `running`. */
@@ -247,7 +247,7 @@ function planForDead<Row extends ExpectedSandbox>(
 }
 
 /** Only what has run can die, and be started again. */
-function isRecovery(row: ExpectedSandbox): boolean {
+export function isRecovery(row: ExpectedSandbox): boolean {
   return row.status === "starting" && row.started_at !== null;
 }
 

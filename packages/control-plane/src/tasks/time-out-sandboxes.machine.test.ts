@@ -12,11 +12,11 @@ let database: TestDatabase;
 let server: TestServer;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
+  database = await TestDatabase.start({ own: true });
 });
 afterAll(async () => database.stop());
 beforeEach(async () => {
-  server = await TestServer.start(database);
+  server = await TestServer.start({}, database);
 });
 afterEach(async () => server.stop());
 
@@ -279,6 +279,9 @@ test("two replicas destroy an idle sandbox once", async () => {
 });
 
 test("an update that races with the timeout either keeps the sandbox or is told that it is too late", async () => {
+  // Room for one more, also when all of them are kept.
+  server.agent.cpuCount = 64;
+  await server.giveHostMemory(65_536);
   const sandboxes = await Promise.all(Array.from({ length: 8 }, async () => createIdle(1)));
   const outcomes = await Promise.all(
     sandboxes.map(async (sandbox, at) => {

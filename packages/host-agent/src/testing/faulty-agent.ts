@@ -4,14 +4,13 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
-import fs from "node:fs/promises";
-import { syncBuiltinESMExports } from "node:module";
 import { pollUntil } from "@wrenn/system";
 import type { Fault } from "./faults.ts";
+import { interceptCalls } from "./intercept-calls.ts";
 
 /** All that changes the disk, apart from what removes: that needs no space, and a step that is undone may depend on it. */
-const calls = ["mkdir", "open", "link", "rename", "writeFile", "chown", "chmod"];
-const handleCalls = ["sync", "truncate", "write", "writeFile", "chown", "chmod"];
+const functions = ["mkdir", "open", "link", "rename", "writeFile", "chown", "chmod"];
+const ofHandles = ["sync", "truncate", "write", "writeFile", "chown", "chmod"];
 
 interface Place {
   readonly operation: string;
@@ -43,32 +42,18 @@ async function runStep<Result>(operation: string, step: string, work: () => Prom
   return result;
 }
 
-async function interceptCalls(): Promise<void> {
-  const handle = await fs.open("/dev/null");
-  await handle.close();
-  intercept(fs, calls);
-  intercept(Object.getPrototypeOf(handle) as object, handleCalls);
-  syncBuiltinESMExports();
-}
-
-function intercept(target: object, names: readonly string[]): void {
-  for (const name of names) {
-    const original = Reflect.get(target, name) as (...args: unknown[]) => Promise<unknown>;
-    Reflect.set(target, name, async function (this: unknown, ...args: unknown[]) {
-      const here = place.getStore();
-      if (here !== undefined && (name !== "open" || isForWriting(args[1]))) {
-        here.calls += 1;
-        await meet(here.operation, here.step, here.calls);
-      }
-      return original.apply(this, args);
-    });
-  }
+/** Counts the call within its step. */
+async function beforeCall(name: string, args: readonly unknown[]): Promise<void> {
+  const here = place.getStore();
+  if (here === undefined || (name === "open" && !isForWriting(args[1]))) return;
+  here.calls += 1;
+  await meet(here.operation, here.step, here.calls);
 }
 
 function isForWriting(flags: unknown): boolean {
   return typeof flags === "string" && /[wa+]/.test(flags);
 }
 
-await interceptCalls();
+await interceptCalls({ functions, ofHandles }, beforeCall);
 const { runAgentProcess } = await import("../agent-process.ts");
 await runAgentProcess(runStep);

@@ -1,22 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { RawClient } from "../testing/raw-client.ts";
-import { RawConnection } from "../testing/raw-connection.ts";
-import { TestDatabase } from "../testing/test-database.ts";
-import { allowedOrigin, TestServer } from "../testing/test-server.ts";
+import { RawClient } from "./testing/raw-client.ts";
+import { RawConnection } from "./testing/raw-connection.ts";
+import { allowedOrigin, TestServer } from "./testing/test-server.ts";
 
-let database: TestDatabase;
 let server: TestServer;
 let sandbox: RawClient;
 
 beforeAll(async () => {
-  database = await TestDatabase.start();
-  server = await TestServer.start(database);
+  server = await TestServer.start();
   sandbox = new RawClient(server, (await server.create()).id);
 });
-afterAll(async () => {
-  await server.stop();
-  await database.stop();
-});
+afterAll(async () => server.stop());
 
 /** Status, and the headers that have to do with origins, as they come over the wire. */
 async function answerTo(line: string, lines: readonly string[]): Promise<Record<string, string | number>> {

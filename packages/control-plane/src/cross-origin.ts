@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { WrennError } from "@wrenn/contract";
-import { requestId } from "../services/request-id.ts";
+import { requestId } from "./services/request-id.ts";
 import { isAllowedOrigin } from "./origins.ts";
 import { answerError } from "./raw-errors.ts";
 
