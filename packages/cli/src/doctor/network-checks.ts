@@ -99,7 +99,8 @@ export interface PortFacts {
 async function lookAtPort(layout: Layout): Promise<PortFacts> {
   const listen = listenAddress();
   // A control plane that is a service of its own has no supervisor that would know of it.
-  if ((await readLiveServer(layout)) !== null || (await isHealthy(`http://${listen}`))) return { listen, state: "ours" };
+  if ((await readLiveServer(layout)) !== null || (await isHealthy(`http://${listen}`)))
+    return { listen, state: "ours" };
   try {
     await assertPortFree(listen);
     return { listen, state: "free" };
