@@ -7,7 +7,7 @@ import { cgroupControllers } from "./cgroups.ts";
 import type { Engine } from "./engine.ts";
 import { adoptVm, findEngineProcesses } from "./engines.ts";
 import { readKvmVerdict } from "./qemu/kvm.ts";
-import { contractEngines } from "./testing/contract-engines.ts";
+import { contractEngines, firecrackerPrograms } from "./testing/contract-engines.ts";
 import { guestAnswers, VmBench } from "./testing/vm-bench.ts";
 import { enginesGid, jailsGid } from "./users.ts";
 
@@ -131,12 +131,14 @@ describe("the choice of an engine", () => {
     await bench.close();
   });
 
-  it("has a reason, and a verdict on KVM that is remembered for this boot of the host", async () => {
+  it("is the best that works here, has a reason, and a verdict on KVM that is remembered for this boot of the host", async () => {
     const engine = await bench.engine("auto");
     expect(engine.reason).toMatch(/^[A-Z].*\.$|KVM/s);
     // A machine without /dev/kvm has nothing to remember.
     const verdict = await readKvmVerdict(bench.layout);
-    expect(engine.kind).toBe(verdict?.usable === true ? "qemu-kvm" : "qemu-tcg");
+    const isFirecrackerThere = Object.values(firecrackerPrograms()).every((name) => name !== "");
+    const best = isFirecrackerThere && bench.disks.openedAs === "raw" ? "firecracker" : "qemu-kvm";
+    expect(engine.kind).toBe(verdict?.usable === true ? best : "qemu-tcg");
     await expect(bench.engine("auto")).resolves.toMatchObject({ kind: engine.kind, reason: engine.reason });
     expect(await readKvmVerdict(bench.layout)).toEqual(verdict);
   });
