@@ -29,6 +29,7 @@ export interface FirecrackerEngineOptions {
 export class FirecrackerEngine implements Engine {
   readonly kind = "firecracker";
   readonly opens = ["raw"] as const;
+  readonly mapsLayers = false;
   readonly version: string;
   readonly reason: string;
   readonly #program: FirecrackerProgram;

@@ -173,6 +173,8 @@ export class VmBench {
   async thawing(frozen: FrozenVm, { spec }: PreparedVm, backend: GuestMemory["backend"]): Promise<VmSpec> {
     const start = { from: "frozen", deviceState: frozen.deviceState } as const;
     if (backend === "file") return { ...spec, start, memory: { backend, path: frozen.memory } };
+    if (backend === "layers")
+      return { ...spec, start, memory: { backend, header: frozen.header, layers: [frozen.memory] } };
     const { files, uid, cgroup } = spec;
     const serving = { files, uid, cgroup, header: frozen.header, workingSet: null, record: files.workingSet };
     const { identity } = await this.#pager.start(serving, new AbortController().signal);
