@@ -43,9 +43,9 @@ export type Outcome =
 export class LabVmError extends Error {}
 
 /** An emulated boot takes about 10 s alone; on a machine that others load, several times that. */
-const bootMs = 180_000;
-/** The supervisor gives a sign of life every five seconds. */
-const silenceMs = 120_000;
+const bootMs = 300_000;
+/** The supervisor gives a sign of life every five seconds, by its own clock. */
+const silenceMs = 240_000;
 /** For a command that is told to stop, and for bringing back what it has left. */
 const stopMs = 60_000;
 /** Enough of the console for a kernel's last words. */

@@ -5,7 +5,8 @@ import { parseArgs } from "node:util";
 export interface LabOptions {
   readonly command: readonly [string, ...string[]];
   readonly deadlineMs: number;
-  readonly vcpus: number;
+  /** null: as many as are safe with the accelerator. */
+  readonly vcpus: number | null;
   readonly memoryMib: number;
   readonly accelerator: "auto" | "kvm" | "tcg";
   readonly scratch: "xfs" | "ext4";
@@ -28,7 +29,7 @@ It ends with the command's exit code; 124 when the deadline passed, 125 when the
   --scratch xfs|ext4   file system of /tmp, /var/tmp and WRENN_DIR (xfs, which shares blocks)
   --scratch-gib GIB    its size; it is sparse (24)
   --memory MIB         memory of the VM (3584)
-  --vcpus N            its processors (2)
+  --vcpus N            its processors (2 with KVM, else 1)
   --accel auto|kvm|tcg KVM, where it works on this machine and can be nested, or software emulation (auto)
 `;
 
@@ -39,7 +40,7 @@ const flags = {
   scratch: { type: "string", default: "xfs" },
   "scratch-gib": { type: "string", default: "24" },
   memory: { type: "string", default: "3584" },
-  vcpus: { type: "string", default: "2" },
+  vcpus: { type: "string" },
   accel: { type: "string", default: "auto" },
   help: { type: "boolean", default: false },
 } as const;
@@ -58,7 +59,7 @@ export function parseLabOptions(argv: readonly string[], folder: string): LabOpt
   return {
     command: [program, ...args],
     deadlineMs: number("deadline", values.deadline) * 1_000,
-    vcpus: number("vcpus", values.vcpus),
+    vcpus: values.vcpus === undefined ? null : number("vcpus", values.vcpus),
     memoryMib: number("memory", values.memory),
     accelerator: oneOf("accel", values.accel, ["auto", "kvm", "tcg"] as const),
     scratch: oneOf("scratch", values.scratch, ["xfs", "ext4"] as const),

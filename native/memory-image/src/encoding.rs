@@ -1,6 +1,6 @@
 //! Headers as bytes and files.
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::durable::write_durably;
@@ -70,9 +70,12 @@ impl Header {
 
     /// Fails with `header_missing` or `header_damaged`, naming `path`.
     pub fn read(path: &Path) -> Result<Self> {
-        let read_failed =
-            |error| Error::io_or_missing(ErrorCode::HeaderMissing, "read the memory image's header", path, &error);
-        let mut file = File::open(path).map_err(read_failed)?;
+        Self::read_file(File::open(path).map_err(|error| read_failed(path, &error))?, path)
+    }
+
+    /// The same of a file that is open, from its beginning; `path` is what errors call it.
+    pub fn read_file(mut file: File, path: &Path) -> Result<Self> {
+        let read_failed = |error| read_failed(path, &error);
         let length = file.metadata().map_err(read_failed)?.len();
         let mut bytes = Vec::new();
         let named = |error: Error| Error::new(error.code, format!("{}: {}", path.display(), error.message));
@@ -89,6 +92,10 @@ impl Header {
     pub fn write(&self, path: &Path) -> Result<()> {
         write_durably(path, &self.encode())
     }
+}
+
+fn read_failed(path: &Path, error: &io::Error) -> Error {
+    Error::io_or_missing(ErrorCode::HeaderMissing, "read the memory image's header", path, error)
 }
 
 /// The part of fixed length: it tells how long the rest is.

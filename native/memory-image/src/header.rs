@@ -100,6 +100,21 @@ impl Header {
         &self.extents
     }
 
+    /// A layer of which every part lies at its own address in guest memory, as all of a flat one does: where it is mapped tells
+    /// where guest memory begins. One in which nothing lies is none.
+    #[must_use]
+    pub fn layer_in_place(&self) -> Option<LayerId> {
+        let mut in_place = vec![None; self.layers.len()];
+        for extent in &self.extents {
+            if let Source::Layer { index, offset } = extent.source
+                && let Some(known) = usize::try_from(index).ok().and_then(|index| in_place.get_mut(index))
+            {
+                *known = Some(known.unwrap_or(true) && offset == extent.guest);
+            }
+        }
+        self.layers.iter().zip(in_place).find_map(|(&layer, in_place)| in_place.unwrap_or(false).then_some(layer))
+    }
+
     /// The extent that guest address `guest` lies in; none beyond the end of memory.
     #[must_use]
     pub fn lookup(&self, guest: u64) -> Option<&Extent> {

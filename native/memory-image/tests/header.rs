@@ -168,3 +168,15 @@ fn a_header_that_contradicts_itself_cannot_be_made() {
     assert!(Header::new_flat(8192, layer(1), vec![layered(0, 4096)]).is_err(), "flat, but moved");
     assert!(Header::new_flat(8192, layer(1), vec![zero(0, 8192)]).is_ok());
 }
+
+#[test]
+fn a_layer_is_in_place_when_all_of_it_lies_at_its_own_address() {
+    let pages = |count: u64| count * PAGE_SIZE;
+    let of = |index, guest, offset| Extent { guest, length: pages(1), source: Source::Layer { index, offset } };
+    let image = |extents| Header::new(pages(3), vec![layer(1), layer(2)], extents).unwrap().layer_in_place();
+    assert_eq!(flat(4).layer_in_place(), Some(layer(1)));
+    let zeros = vec![Extent { guest: 0, length: pages(4), source: Source::Zero }];
+    assert_eq!(Header::new_flat(pages(4), layer(1), zeros).unwrap().layer_in_place(), None, "nothing of it is mapped");
+    assert_eq!(image(vec![of(1, 0, 0), of(0, pages(1), 0), of(1, pages(2), pages(2))]), Some(layer(2)));
+    assert_eq!(image(vec![of(1, 0, 0), of(0, pages(1), 0), of(1, pages(2), pages(1))]), None);
+}

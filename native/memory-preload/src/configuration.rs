@@ -1,5 +1,6 @@
 //! What the environment says guest memory is made of:
 //! `size=BYTES,file=FD`             the inherited file, mapped privately over it;
+//! `size=BYTES,image=FD,layers=N`   the inherited header of a memory image, and behind it its N layers, each extent mapped privately;
 //! `size=BYTES,uffd=FD,socket=PATH` pages from the pager that listens at PATH, by the inherited /dev/userfaultfd.
 use std::ffi::OsString;
 use std::io;
@@ -18,7 +19,15 @@ pub(crate) struct Configuration {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     File(RawFd),
-    Pager { userfault_device: RawFd, socket: PathBuf },
+    /// The layers are the descriptors after the header's, in the order of its table.
+    Image {
+        header: RawFd,
+        layers: RawFd,
+    },
+    Pager {
+        userfault_device: RawFd,
+        socket: PathBuf,
+    },
 }
 
 impl Configuration {
@@ -34,6 +43,12 @@ fn parse(value: Option<&OsString>) -> io::Result<Configuration> {
     let (size, source) = text.strip_prefix("size=").and_then(|rest| rest.split_once(',')).ok_or_else(wrong)?;
     let source = match source.split_once('=').ok_or_else(wrong)? {
         ("file", file) => Source::File(descriptor(file).ok_or_else(wrong)?),
+        ("image", rest) => {
+            let (header, layers) = rest.split_once(",layers=").ok_or_else(wrong)?;
+            let (header, layers) = (descriptor(header).ok_or_else(wrong)?, descriptor(layers).ok_or_else(wrong)?);
+            header.checked_add(layers).ok_or_else(wrong)?;
+            Source::Image { header, layers }
+        }
         ("uffd", rest) => {
             // Whatever follows is the path, which may hold commas.
             let (device, socket) = rest.split_once(",socket=").ok_or_else(wrong)?;
@@ -62,9 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn both_sources_are_understood() {
+    fn all_sources_are_understood() {
         let file = parsed("size=8192,file=3").expect("a file");
         assert_eq!(file, Configuration { size: 8192, source: Source::File(3) });
+        let image = parsed("size=8192,image=4,layers=2").expect("an image");
+        assert_eq!(image, Configuration { size: 8192, source: Source::Image { header: 4, layers: 2 } });
         let pager = parsed("size=4096,uffd=9,socket=/run/a,b/pager.sock").expect("a pager");
         let source = Source::Pager { userfault_device: 9, socket: "/run/a,b/pager.sock".into() };
         assert_eq!(pager, Configuration { size: 4096, source });
@@ -84,6 +101,9 @@ mod tests {
             "size=4097,file=3",
             "size=-1,file=3",
             "file=3,size=4096",
+            "size=4096,image=3",
+            "size=4096,image=3,layers=-1",
+            "size=4096,image=2147483647,layers=1",
             "size=4096,uffd=3",
             "size=4096,uffd=,socket=/a",
             "size=4096,disk=3",

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use libc::{MADV_NOHUGEPAGE, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE};
+use memory_image::{Extent, Header, Source as Lies, to_usize};
 use userfault::Userfault;
 
 use crate::configuration::{Configuration, Source};
@@ -17,6 +18,7 @@ pub(crate) fn replace(memory: *mut c_void, configuration: &Configuration) -> io:
     let size = configuration.size;
     match &configuration.source {
         Source::File(file) => map_file(memory, size, *file),
+        Source::Image { header, layers } => map_image(memory, size, *header, *layers),
         Source::Pager { userfault_device, socket } => serve_by_pager(memory, size, *userfault_device, socket),
     }
 }
@@ -24,24 +26,58 @@ pub(crate) fn replace(memory: *mut c_void, configuration: &Configuration) -> io:
 /// What is written stays in this process; what is not is the page cache's, shared by all who map the file.
 fn map_file(memory: *mut c_void, size: usize, file: RawFd) -> io::Result<()> {
     let file = File::from(inherited(file)?);
-    ensure_covers(&file, size)?;
-    let flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
-    let protection = PROT_READ | PROT_WRITE;
+    // A file shorter than the memory would end the guest with a bus error, at whatever moment it gets there.
+    let length = length_of(&file)?;
+    if length != size as u64 {
+        return Err(io::Error::other(format!("the memory file is {length} bytes long, guest memory {size}")));
+    }
     // SAFETY: the region was mapped by our caller a moment ago, is `size` long, and nothing points into it yet.
-    let mapped = unsafe { map_by_kernel(memory, size, protection, flags, file.as_raw_fd(), 0) };
+    unsafe { map_over(memory, size, &file, 0) }
+}
+
+/// The same of many pieces. What is zero in the image stays as it is: anonymous memory that nothing was written to.
+fn map_image(memory: *mut c_void, size: usize, header: RawFd, count: RawFd) -> io::Result<()> {
+    let opened = File::from(inherited(header)?);
+    let image = Header::read_file(opened, Path::new("the inherited header"))
+        .map_err(|error| io::Error::other(error.message))?;
+    let layers = (1..=count).map(|layer| Ok(File::from(inherited(header + layer)?))).collect::<io::Result<Vec<_>>>()?;
+    if image.memory_size() != size as u64 || image.layers().len() != layers.len() {
+        let (memory_size, named) = (image.memory_size(), image.layers().len());
+        let message = format!("an image of {memory_size} bytes in {named} layers, but {size} in {count} are wanted");
+        return Err(io::Error::other(message));
+    }
+    let lengths = layers.iter().map(length_of).collect::<io::Result<Vec<_>>>()?;
+    for Extent { guest, length, source } in image.extents() {
+        let Lies::Layer { index, offset } = source else { continue };
+        let index = usize::try_from(*index).unwrap_or(usize::MAX);
+        let (Some(layer), Some(end)) = (layers.get(index), lengths.get(index)) else {
+            return Err(io::Error::other(format!("there is no layer {index}")));
+        };
+        if *end < offset + length {
+            return Err(io::Error::other(format!("layer {index} ends before the memory that lies in it")));
+        }
+        let at = memory.wrapping_byte_add(to_usize(*guest));
+        // SAFETY: as above; a header is valid only if its extents lie inside its memory, which is as long as the region.
+        unsafe { map_over(at, to_usize(*length), layer, *offset)? };
+    }
+    Ok(())
+}
+
+/// # Safety
+/// Nothing must point into these `size` bytes, which are mapped.
+unsafe fn map_over(memory: *mut c_void, size: usize, file: &File, offset: u64) -> io::Result<()> {
+    let flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+    let offset = offset.try_into().map_err(io::Error::other)?;
+    // SAFETY: the caller keeps the rule above.
+    let mapped = unsafe { map_by_kernel(memory, size, PROT_READ | PROT_WRITE, flags, file.as_raw_fd(), offset) };
     if mapped == MAP_FAILED {
         return Err(failed("cannot map the memory file", &io::Error::last_os_error()));
     }
     Ok(())
 }
 
-/// A file shorter than the memory would end the guest with a bus error, at whatever moment it gets there.
-fn ensure_covers(file: &File, size: usize) -> io::Result<()> {
-    let length = file.metadata().map_err(|error| failed("cannot examine the memory file", &error))?.len();
-    if length == size as u64 {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("the memory file is {length} bytes long, guest memory {size}")))
+fn length_of(file: &File) -> io::Result<u64> {
+    Ok(file.metadata().map_err(|error| failed("cannot examine the memory file", &error))?.len())
 }
 
 fn serve_by_pager(memory: *mut c_void, size: usize, device: RawFd, socket: &Path) -> io::Result<()> {

@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE};
+use memory_image::{Extent, Header, LayerId, PAGE_SIZE, Source};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use userfault::Userfault;
 
@@ -40,17 +41,32 @@ fn map(address: *mut u8, length: usize, protection: i32, flags: i32) -> *mut u8 
 
 /// The child, which inherits `file` under its own number.
 fn start(configuration: &str, file: &File) -> Child {
-    let descriptor = file.as_raw_fd();
+    start_with(configuration, &[(file, file.as_raw_fd())])
+}
+
+/// The child, which inherits each file under the number beside it.
+fn start_with(configuration: &str, files: &[(&File, RawFd)]) -> Child {
+    let files = files.iter().map(|&(file, number)| (file.as_raw_fd(), number)).collect::<Vec<_>>();
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "guest_memory_is_what_the_environment_names", "--nocapture"]);
     command.env(IN_CHILD, "1").env("WRENN_GUEST_MEMORY", configuration);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let inherit = move || {
-        // SAFETY: this request takes a number.
-        let set = unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) };
-        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        for &(descriptor, number) in &files {
+            let set = if descriptor == number {
+                // SAFETY: this request takes a number.
+                unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) }
+            } else {
+                // SAFETY: takes numbers.
+                unsafe { libc::dup2(descriptor, number) }
+            };
+            if set < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
     };
-    // SAFETY: fcntl may be called between fork and exec.
+    // SAFETY: fcntl and dup2 may be called between fork and exec.
     unsafe { command.pre_exec(inherit) };
     command.spawn().expect("the child starts")
 }
@@ -78,6 +94,65 @@ fn guest_memory_is_what_the_environment_names() {
     assert_eq!(written, [0], "what a guest writes stays its own");
 }
 
+/// An image of `SIZE` bytes: the first page and the last lie in the second layer, the second page is zero, the rest lies in the first.
+fn image() -> Header {
+    let page = PAGE_SIZE;
+    let (size, last) = (SIZE as u64, SIZE as u64 - page);
+    let extent = |guest, length, source| Extent { guest, length, source };
+    let extents = vec![
+        extent(0, page, Source::Layer { index: 1, offset: page }),
+        extent(page, page, Source::Zero),
+        extent(2 * page, size - 3 * page, Source::Layer { index: 0, offset: 2 * page }),
+        extent(last, page, Source::Layer { index: 1, offset: 0 }),
+    ];
+    Header::new(size, vec![LayerId::from_bytes([1; 16]), LayerId::from_bytes([2; 16])], extents).expect("a header")
+}
+
+fn start_image(header: &[u8], layers: [&File; 2]) -> Child {
+    const FIRST: RawFd = 200;
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(header).and_then(|()| file.rewind()).expect("its content");
+    let [first, second] = layers;
+    let files = [(&file, FIRST), (first, FIRST + 1), (second, FIRST + 2)];
+    start_with(&format!("size={SIZE},image={FIRST},layers=2"), &files)
+}
+
+#[test]
+fn the_pieces_of_an_image_come_from_its_layers() {
+    let (mut first, second) = (file_of(SIZE), file_of(2 * 4096));
+    first.seek(SeekFrom::Start(4096)).and_then(|_| first.write_all(b"x")).expect("what the zeros hide");
+    let output = start_image(&image().encode(), [&first, &second]).wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("MEMORY za"), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    let mut written = [0];
+    first.seek(SeekFrom::Start(4096)).and_then(|_| first.read_exact(&mut written)).expect("the second page");
+    assert_eq!(&written, b"x", "what a guest writes stays its own");
+}
+
+#[test]
+fn an_image_that_is_not_whole_ends_the_process_before_it_runs() {
+    let (first, second, short) = (file_of(SIZE), file_of(2 * 4096), file_of(4096));
+    let mut damaged = image().encode();
+    damaged[50] ^= 1;
+    let other = Header::new_flat(SIZE as u64, LayerId::from_bytes([1; 16]), whole()).expect("a header").encode();
+    let cases = [
+        (image().encode(), [&first, &short], "ends before the memory"),
+        (damaged, [&first, &second], "not a memory image"),
+        (other, [&first, &second], "in 1 layers"),
+    ];
+    for (header, layers, reason) in cases {
+        let output = start_image(&header, layers).wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(71), "{reason}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(reason), "{reason}: {said}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("MEMORY"));
+    }
+}
+
+fn whole() -> Vec<Extent> {
+    vec![Extent { guest: 0, length: SIZE as u64, source: Source::Layer { index: 0, offset: 0 } }]
+}
+
 #[test]
 fn a_file_of_another_length_ends_the_process_before_it_runs() {
     let file = file_of(SIZE - 4096);
@@ -91,7 +166,13 @@ fn a_file_of_another_length_ends_the_process_before_it_runs() {
 #[test]
 fn a_missing_or_wrong_environment_or_descriptor_ends_the_process_before_it_runs() {
     let file = file_of(SIZE);
-    for configuration in ["", "size=1048576", "size=1048576,file=999", "size=1048576,uffd=999,socket=/nowhere"] {
+    for configuration in [
+        "",
+        "size=1048576",
+        "size=1048576,file=999",
+        "size=1048576,image=999,layers=1",
+        "size=1048576,uffd=999,socket=/nowhere",
+    ] {
         let output = start(configuration, &file).wait_with_output().expect("it ends");
         assert_eq!(output.status.code(), Some(71), "{configuration}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -150,6 +150,56 @@ fn memory_that_a_pager_filled_is_compared_with_its_image() {
 }
 
 #[test]
+fn memory_of_several_layers_is_found_and_compared_with_its_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::in_directory(directory.path());
+    let mut memory = Memory::anonymous(PAGES * PAGE);
+    (0..300).for_each(|number| fill(memory.page(number), number, 1));
+    store.capture(&memory, None, 1).unwrap();
+    // The first and the last pages are replaced and zeroed: memory neither begins nor ends with what lies in place.
+    [0, 100, 101, 299].into_iter().for_each(|number| fill(memory.page(number), number, 2));
+    [1, 102].into_iter().for_each(|number| memory.page(number).fill(0));
+    store.capture(&memory, Some(1), 2).unwrap();
+    let mut restored = Memory::of_image(&store, 2).unwrap();
+    assert!(restored.bytes() == memory.bytes());
+    [0, 1, 50, 100, 400].into_iter().for_each(|number| fill(restored.page(number), number, 3));
+    restored.page(51).fill(0);
+    let captured = store.capture(&restored, Some(2), 3).unwrap();
+    assert_eq!((captured.get("pages_written"), captured.get("pages_zeroed")), (Some(&json!(5)), Some(&json!(1))));
+    assert!(store.content(3) == restored.bytes());
+}
+
+#[test]
+fn verify_reads_what_is_not_known_yet_and_tells_which_layer_lies_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::in_directory(directory.path());
+    let mut memory = Memory::anonymous(PAGES * PAGE);
+    (0..300).for_each(|number| fill(memory.page(number), number, 1));
+    store.capture(&memory, None, 1).unwrap();
+    fill(memory.page(3), 3, 2);
+    store.capture(&memory, Some(1), 2).unwrap();
+    let all = store.verify(2).unwrap();
+    let header = store.header(2);
+    let mut command = support::pager("verify");
+    command.arg("--header").arg(header).arg("--layers").arg(store.layers());
+    let rest = support::result(command.args(["--known", &layer(1).to_string()])).unwrap();
+    // On file systems that share blocks between files the image is flat.
+    let flat = all.get("layers") == Some(&json!(1));
+    let in_place = json!(layer(if flat { 2 } else { 1 }).to_string());
+    assert_eq!((all.get("in_place"), rest.get("in_place")), (Some(&in_place), Some(&in_place)));
+    assert_eq!(rest.get("layers"), Some(&json!(1)));
+    // What is known is not read: it may be damaged meanwhile.
+    if !flat {
+        let mut bytes = fs::read(store.layer_file(1)).unwrap();
+        bytes.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+        fs::remove_file(store.layer_file(1)).unwrap();
+        fs::write(store.layer_file(1), bytes).unwrap();
+        support::result(&mut command).unwrap();
+        assert_eq!(store.verify(2), Err("layer_damaged".to_owned()));
+    }
+}
+
+#[test]
 fn memory_over_a_file_with_data_is_captured_whole_when_no_parent_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::in_directory(directory.path());

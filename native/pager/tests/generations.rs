@@ -29,6 +29,8 @@ enum Step {
     Capture,
     /// The engine ends, and another maps the image, folded if it is not flat.
     RestoreMapped,
+    /// The engine ends, and another maps the layers of the image; an image without one in place is folded first.
+    RestoreLayered,
     /// The engine ends, and a pager fills the memory of another from the image.
     RestoreFilled,
     Fold,
@@ -41,6 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => place().prop_map(|(page, pages)| Step::Zero { page, pages }),
         4 => Just(Step::Capture),
         1 => Just(Step::RestoreMapped),
+        2 => Just(Step::RestoreLayered),
         1 => Just(Step::RestoreFilled),
         1 => Just(Step::Fold),
     ];
@@ -95,6 +98,14 @@ impl Run {
                 let captured = self.capture();
                 let folded = self.fold(captured);
                 self.memory = Memory::over(&self.store.layer_file(folded), PAGES * PAGE);
+            }
+            Step::RestoreLayered => {
+                let captured = self.capture();
+                self.memory = Memory::of_image(&self.store, captured).unwrap_or_else(|| {
+                    let folded = self.fold(captured);
+                    Memory::over(&self.store.layer_file(folded), PAGES * PAGE)
+                });
+                assert!(self.memory.bytes() == *self.generations.last().unwrap());
             }
             Step::RestoreFilled => {
                 let captured = self.capture();

@@ -36,7 +36,7 @@ export interface SandboxInfo {
   /** How its disk is kept: `qcow2` or `dm-snapshot`; null until it has started. */
   diskFormat: string | null;
   /**
-   * How it gets the memory that it was frozen with: `file`, mapped from one file, or `uffd`, page by page on demand. Null while
+   * How it gets the memory that it was frozen with: `file`, mapped from files, or `uffd`, page by page on demand. Null while
    * it does not run.
    */
   memoryBackend: MemoryBackend | null;

@@ -63,6 +63,9 @@ pub(crate) fn run(mut options: Options) -> Result<Value> {
     let layer: LayerId = options.parsed("layer")?;
     let header = options.path("header")?;
     options.finish()?;
+    if let (Place::LayeredOver(_), None) = (&place, &parent) {
+        return Err(invalid("--layered-over needs --parent: layers are those of an image"));
+    }
     let parent = parent.map(|path| open_parent(Path::new(&path), &layers, memory_size)).transpose()?;
     let memory = match (in_process, written) {
         (Some((pid, place)), _) => in_process_memory(pid, &place, memory_size, parent.is_some())?,
@@ -98,9 +101,10 @@ fn memory_size(options: &mut Options) -> Result<u64> {
 }
 
 fn place(options: &mut Options) -> Result<Place> {
-    match (options.optional("mapped-file")?, options.optional("address")?) {
-        (Some(path), None) => Ok(Place::MappedFile(path.into())),
-        (None, Some(address)) => {
+    match (options.optional("mapped-file")?, options.optional("layered-over")?, options.optional("address")?) {
+        (Some(path), None, None) => Ok(Place::MappedFile(path.into())),
+        (None, Some(path), None) => Ok(Place::LayeredOver(path.into())),
+        (None, None, Some(address)) => {
             let digits = address.to_str().map(|text| text.strip_prefix("0x").unwrap_or(text));
             let address = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
             address
@@ -108,7 +112,7 @@ fn place(options: &mut Options) -> Result<Place> {
                 .map(Place::Address)
                 .ok_or_else(|| invalid("--address is no hexadecimal address of a page"))
         }
-        _ => Err(invalid("either --mapped-file or --address has to be given")),
+        _ => Err(invalid("one of --mapped-file, --layered-over and --address has to be given")),
     }
 }
 

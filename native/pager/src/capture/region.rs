@@ -9,6 +9,8 @@ use memory_image::{Error, ErrorCode, Result};
 pub(crate) enum Place {
     /// The private mapping of this file, from its beginning.
     MappedFile(PathBuf),
+    /// Mappings of several files, of which each of this one lies as far from the beginning as in the file.
+    LayeredOver(PathBuf),
     /// Private memory from this address.
     Address(u64),
 }
@@ -24,25 +26,30 @@ struct Mapping<'a> {
 impl Place {
     /// The address that guest memory begins at, when all `size` bytes of it are mapped as they should be.
     pub(crate) fn find(&self, maps: &[u8], size: u64) -> Result<u64> {
-        let mappings = maps.split(|&byte| byte == b'\n').filter_map(Mapping::parse).filter(|mapping| mapping.private);
+        let mappings =
+            || maps.split(|&byte| byte == b'\n').filter_map(Mapping::parse).filter(|mapping| mapping.private);
+        let of_file = |path: &Path| {
+            let names = names_of(path);
+            mappings().filter(move |mapping| names.iter().any(|name| name == mapping.name))
+        };
         let found = match self {
-            Self::Address(address) => covered(mappings, *address, size).then_some(*address),
+            Self::Address(address) => covered(mappings(), *address, size).then_some(*address),
+            Self::LayeredOver(path) => {
+                let begin = of_file(path).next().and_then(|mapping| mapping.begin());
+                begin.filter(|&begin| covered(mappings(), begin, size))
+            }
             Self::MappedFile(path) => {
-                let names = names_of(path);
-                let of_file =
-                    mappings.filter(|mapping| names.iter().any(|name| name == mapping.name)).collect::<Vec<_>>();
-                let begin = of_file.iter().find(|mapping| mapping.offset == 0).map(|mapping| mapping.addresses.start);
+                let begin = of_file(path).find(|mapping| mapping.offset == 0).map(|mapping| mapping.addresses.start);
+                // The kernel splits a mapping where its flags differ: the parts still lie at their own places.
                 begin.filter(|&begin| {
-                    // The kernel splits a mapping where its flags differ: the parts still lie at their own places.
-                    let in_place =
-                        |mapping: &Mapping<'_>| mapping.addresses.start.checked_sub(mapping.offset) == Some(begin);
-                    covered(of_file.into_iter().filter(in_place), begin, size)
+                    covered(of_file(path).filter(|mapping| mapping.begin() == Some(begin)), begin, size)
                 })
             }
         };
         found.ok_or_else(|| {
             let what = match self {
                 Self::MappedFile(path) => format!("{} privately, from its beginning", path.display()),
+                Self::LayeredOver(path) => format!("memory around {} privately", path.display()),
                 Self::Address(address) => format!("private memory at {address:#x}"),
             };
             Error::new(ErrorCode::MemoryNotMapped, format!("the process does not map {size} bytes of {what}"))
@@ -86,6 +93,11 @@ impl<'a> Mapping<'a> {
             name: fields.nth(2).unwrap_or_default().trim_ascii_start(),
         })
     }
+
+    /// Where the beginning of the file would be mapped.
+    const fn begin(&self) -> Option<u64> {
+        self.addresses.start.checked_sub(self.offset)
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +122,14 @@ mod tests {
         let file = Place::MappedFile("/layers/a b/memory".into());
         assert_eq!(find(&file, 0x0020_0000), Some(0x7f00_0000_0000));
         assert_eq!(find(&file, 0x0020_1000), None);
+    }
+
+    #[test]
+    fn memory_of_several_files_begins_where_one_of_them_says() {
+        let over = Place::LayeredOver("/layers/a b/memory".into());
+        assert_eq!(find(&over, 0x0040_0000), Some(0x7f00_0000_0000));
+        assert_eq!(find(&over, 0x0040_1000), None, "a gap is no memory");
+        assert_eq!(find(&Place::LayeredOver("/layers/d/memory".into()), 0x1000), None, "nor is what is shared");
     }
 
     #[test]

@@ -30,7 +30,8 @@ impl WrittenMemory {
         // Where a file system keeps track of larger blocks only, what was never written would pass for zeros.
         let block = rustix::fs::fstatvfs(&file).map_err(failed)?.f_bsize;
         if block > PAGE_SIZE {
-            let message = format!("{}: its file system has blocks of {block} bytes, larger than a page", path.display());
+            let message =
+                format!("{}: its file system has blocks of {block} bytes, larger than a page", path.display());
             return Err(Error::new(ErrorCode::InputOutput, message));
         }
         Ok(Self { path: path.to_owned(), file, memory_size })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr;
 
-use memory_image::{Header, Image, LayerId};
+use memory_image::{Extent, Header, Image, LayerId, Source};
 use rustix::mm::{MapFlags, ProtFlags};
 use serde_json::Value;
 
@@ -62,9 +62,10 @@ impl Store {
     pub(crate) fn capture(&self, memory: &Memory, parent: Option<u8>, number: u8) -> Result<Value, String> {
         let mut command = pager("capture");
         command.args(["--pid", &std::process::id().to_string(), "--memory-size", &memory.length.to_string()]);
-        match &memory.file {
-            Some(file) => command.arg("--mapped-file").arg(file),
-            None => command.args(["--address", &format!("{:#x}", memory.pointer.addr())]),
+        match &memory.place {
+            Place::File(file) => command.arg("--mapped-file").arg(file),
+            Place::Layers(in_place) => command.arg("--layered-over").arg(in_place),
+            Place::Anonymous => command.args(["--address", &format!("{:#x}", memory.pointer.addr())]),
         };
         if let Some(parent) = parent {
             command.arg("--parent").arg(self.header(parent));
@@ -119,7 +120,14 @@ pub(crate) fn result(command: &mut Command) -> Result<Value, String> {
 pub(crate) struct Memory {
     pointer: *mut u8,
     length: usize,
-    file: Option<PathBuf>,
+    place: Place,
+}
+
+enum Place {
+    File(PathBuf),
+    /// The layer of which every part lies at its own address.
+    Layers(PathBuf),
+    Anonymous,
 }
 
 impl Memory {
@@ -129,7 +137,7 @@ impl Memory {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
         let pointer = unsafe { rustix::mm::mmap(ptr::null_mut(), length, protection, MapFlags::PRIVATE, &opened, 0) };
-        Self { pointer: pointer.unwrap().cast(), length, file: Some(file.to_owned()) }
+        Self { pointer: pointer.unwrap().cast(), length, place: Place::File(file.to_owned()) }
     }
 
     /// Without a file, as when a pager fills it.
@@ -137,7 +145,26 @@ impl Memory {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: as above.
         let pointer = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), length, protection, MapFlags::PRIVATE) };
-        Self { pointer: pointer.unwrap().cast(), length, file: None }
+        Self { pointer: pointer.unwrap().cast(), length, place: Place::Anonymous }
+    }
+
+    /// Of the layers of an image, piece by piece, as the library does that QEMU has preloaded. None where no layer is in place.
+    pub(crate) fn of_image(store: &Store, number: u8) -> Option<Self> {
+        let header = Header::read(&store.header(number)).unwrap();
+        let file_of = |layer: LayerId| layer.directory(&store.layers()).join("memory");
+        let in_place = file_of(header.layer_in_place()?);
+        let mut memory = Self::anonymous(usize::try_from(header.memory_size()).unwrap());
+        memory.place = Place::Layers(in_place);
+        for Extent { guest, length, source } in header.extents() {
+            let Source::Layer { index, offset } = source else { continue };
+            let layer = header.layers().get(usize::try_from(*index).unwrap()).unwrap();
+            let at = memory.pointer.wrapping_byte_add(usize::try_from(*guest).unwrap()).cast();
+            let (length, file) = (usize::try_from(*length).unwrap(), File::open(file_of(*layer)).unwrap());
+            let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+            // SAFETY: extents lie inside memory, which was mapped above and nothing points into yet.
+            unsafe { rustix::mm::mmap(at, length, protection, flags, &file, *offset) }.unwrap();
+        }
+        Some(memory)
     }
 
     pub(crate) fn bytes(&mut self) -> &mut [u8] {

@@ -15,7 +15,7 @@ export async function getSandbox(given: string, flags: { json?: boolean }): Prom
 }
 
 const backends: Readonly<Record<MemoryBackend, string>> = {
-  file: "mapped from one file (file)",
+  file: "mapped from files (file)",
   uffd: "fetched page by page by a pager (uffd)",
 };
 

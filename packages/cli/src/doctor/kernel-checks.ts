@@ -197,7 +197,7 @@ export function judgeUserfaultfd({ device, sysctl }: { device: boolean; sysctl: 
   return warning(
     `no /dev/userfaultfd${sysctl ? ", and vm.unprivileged_userfaultfd is no substitute" : ""}`,
     "Use Linux 6.1 or newer, and allow the device to this container.",
-    "A sandbox's frozen memory is folded into one file before it is resumed, which takes longer.",
+    "A sandbox's frozen memory is read whole, or folded into one file, before it is resumed, which takes longer.",
   );
 }
 

@@ -3,7 +3,7 @@ import { access, constants, readFile } from "node:fs/promises";
 import { asWrennError } from "@wrenn/contract";
 import { forwardingObstacle, instanceTag } from "@wrenn/host-agent";
 import { type Layout, run, runUnchecked } from "@wrenn/system";
-import { assertPortFree, listenAddress } from "../server/parts.ts";
+import { assertPortFree, isHealthy, listenAddress } from "../server/parts.ts";
 import { readLiveServer } from "../server/server-record.ts";
 import { type Examination, failed, ok, type Outcome, warning } from "./check.ts";
 
@@ -98,8 +98,9 @@ export interface PortFacts {
 
 async function lookAtPort(layout: Layout): Promise<PortFacts> {
   const listen = listenAddress();
-  const server = await readLiveServer(layout);
-  if (server !== null) return { listen, state: "ours" };
+  // A control plane that is a service of its own has no supervisor that would know of it.
+  if ((await readLiveServer(layout)) !== null || (await isHealthy(`http://${listen}`)))
+    return { listen, state: "ours" };
   try {
     await assertPortFree(listen);
     return { listen, state: "free" };

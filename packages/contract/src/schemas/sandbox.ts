@@ -150,7 +150,7 @@ const exampleSandbox = {
   paused_at: null,
 } as const;
 
-/** How a running sandbox gets the memory that it was frozen with: mapped from one file, or page by page by a pager. */
+/** How a running sandbox gets the memory that it was frozen with: mapped from files, or page by page by a pager. */
 export const memoryBackends = ["file", "uffd"] as const;
 export type MemoryBackend = (typeof memoryBackends)[number];
 
@@ -198,7 +198,7 @@ export const sandboxSchema = z
       .enum(memoryBackends)
       .nullable()
       .describe(
-        "How it gets the memory that it was frozen with: `file`, mapped from one file, or `uffd`, page by page on demand. Null while it does not run.",
+        "How it gets the memory that it was frozen with: `file`, mapped from files, or `uffd`, page by page on demand. Null while it does not run.",
       ),
     recoverable: z
       .array(z.enum(recoverySources))

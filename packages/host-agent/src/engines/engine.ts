@@ -9,10 +9,12 @@ export type EngineKind = (typeof engineKinds)[number];
 
 /**
  * Where a VM's memory comes from. `file` maps a file with exactly the guest's size privately, so that it is never written: a flat
- * memory image, or an empty file for a cold boot. `uffd` has a pager, which listens on `socket`, fill pages as they are touched.
+ * memory image, or an empty file for a cold boot. `layers` does the same with the pieces of an image, whose layers are in the order of
+ * its header; not every engine can. `uffd` has a pager, which listens on `socket`, fill pages as they are touched.
  */
 export type GuestMemory =
   | { readonly backend: "file"; readonly path: string }
+  | { readonly backend: "layers"; readonly header: string; readonly layers: readonly string[] }
   | { readonly backend: "uffd"; readonly socket: string };
 
 /** How a VM begins: with a kernel, or in the middle of what it was doing when the state of its devices was written. */
@@ -115,6 +117,8 @@ export interface Engine {
   readonly reason: string;
   /** Which disks it can open. */
   readonly opens: readonly VmDisk["format"][];
+  /** Whether memory can be mapped from `layers`. */
+  readonly mapsLayers: boolean;
   /** What a VM of this size that this engine starts would be. */
   identify(size: { readonly vcpus: number; readonly memoryMib: number }): Promise<MachineIdentity>;
   /**

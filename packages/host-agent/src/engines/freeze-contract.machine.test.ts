@@ -12,7 +12,7 @@ import { type FrozenVm, guestAnswers, type PreparedVm, VmBench } from "./testing
 import { enginesGid, jailsGid } from "./users.ts";
 
 for (const { title, choice, disks, skipped } of await contractEngines()) {
-  describe.skipIf(skipped)(title, () => {
+  describe.skipIf(skipped)(`an engine (${title})`, () => {
     const isFirecracker = choice === "firecracker";
     let bench: VmBench;
     let engine: Engine;
@@ -55,7 +55,8 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
       return { ...prepared, vm: await bench.start(engine, await bench.thawing(frozen, prepared, backend)) };
     }
 
-    describe.each([{ backend: "file" }, { backend: "uffd" }] as const)("with memory by $backend", ({ backend }) => {
+    const backends = ["file", ...(isFirecracker ? [] : ["layers" as const]), "uffd"] as const;
+    describe.each(backends.map((backend) => ({ backend })))("with memory by $backend", ({ backend }) => {
       it("lets a frozen guest go on elsewhere as another user, with its processes, memory and files", async () => {
         const places = await Promise.all([restore(backend), restore(backend)]);
         for (const { slot } of places) {

@@ -136,16 +136,44 @@ describe("what is damaged", () => {
       verify: async (header) => {
         verified.push(header);
         if (damaged) throw new Error("damaged");
+        return null;
       },
     });
     const flat = await states.publish();
     await expect(generations.verifyOnce(flat)).rejects.toThrow("damaged");
     damaged = false;
     await Promise.all([generations.verifyOnce(flat), generations.verifyOnce(flat)]);
-    await generations.verifyOnce(await states.publish(flat));
     expect(verified).toEqual(
       Array.from({ length: 2 }, () => states.layout.generation(flat.id).header("memory.header")),
     );
+  });
+
+  it("is found before layers are mapped, and those that are known are not read again", async () => {
+    const known: (readonly string[])[] = [];
+    const base = await states.publish();
+    const [layer] = base.memory.layers;
+    if (layer === undefined) throw new Error("It has one.");
+    const generations = await Generations.open(states.layout, {
+      verify: async (_header, layers) => {
+        known.push(layers);
+        return layer;
+      },
+    });
+    const layered = await states.publish(base);
+    expect(await generations.unverifiedBytes(layered)).toBeGreaterThan(await generations.unverifiedBytes(base));
+    await expect(generations.verifyOnce(base)).resolves.toBe(layer);
+    expect(await generations.unverifiedBytes(base)).toBe(0);
+    await expect(Promise.all([generations.verifyOnce(layered), generations.verifyOnce(layered)])).resolves.toEqual([
+      layer,
+      layer,
+    ]);
+    expect(known).toEqual([[], [layer]]);
+    expect(await generations.unverifiedBytes(layered)).toBe(0);
+    // A file that is not what it was is not known.
+    await writeFile(states.layout.layer(layer).memory, "changed");
+    expect(await generations.unverifiedBytes(layered)).toBeGreaterThan(0);
+    await generations.verifyOnce(layered);
+    expect(known).toEqual([[], [layer], [layered.memory.layers[0]]]);
   });
 });
 

@@ -1,8 +1,9 @@
 /** The committed states on this machine. */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { lstat, readFile } from "node:fs/promises";
 import { type GenerationId, type LayerId, WrennError } from "@wrenn/contract";
 import {
+  isMissingFile,
   type Layout,
   makeDirectory,
   readUntrusted,
@@ -17,10 +18,19 @@ import { type GenerationManifest, layersOf, type MachineIdentity } from "./manif
 import type { PagerProgram } from "./pager.ts";
 import { Pins } from "./pins.ts";
 import { readManifest } from "./read-manifest.ts";
-import { asDiskError } from "./sizes.ts";
+import { asDiskError, usedBytesIn } from "./sizes.ts";
 
 /** A hint is not worth more; it names some thousands of pages. */
 const maxWorkingSetBytes = 16_777_216;
+
+/** How many checked layers and images are remembered: many times what sandboxes of one host start from. */
+const mostRemembered = 4_096;
+
+interface LayerFile {
+  readonly layer: LayerId;
+  /** As `fileAsItIs` says. */
+  readonly file: string;
+}
 
 /** A frozen state that garbage collection leaves alone, whatever else happens to it. */
 export interface HeldGeneration {
@@ -33,7 +43,10 @@ export class Generations {
   readonly pins = new Pins();
   readonly layout: Layout;
   readonly #pager: Pick<PagerProgram, "verify">;
-  readonly #verified = new Map<LayerId, Promise<void>>();
+  /** Files of layers that were read whole, as they were then. */
+  readonly #read = new Set<string>();
+  /** By all files of an image, as they were then: the check of what is mapped, and what came of it. */
+  readonly #verified = new Map<string, Promise<LayerId | null>>();
 
   private constructor(layout: Layout, pager: Pick<PagerProgram, "verify">) {
     this.layout = layout;
@@ -134,21 +147,45 @@ export class Generations {
   }
 
   /**
-   * Reads a flat image whole before this process has it mapped for the first time: nobody checks what an engine maps. What a pager
-   * serves it checks itself.
+   * Reads an image whole before this process has it mapped for the first time, or again after a file of it has changed: nobody checks what
+   * an engine maps. What a pager serves it checks itself.
+   * @returns a layer whose parts all lie at their own addresses, by which mapped memory is found again; null where there is none
    * @throws WrennError `snapshot_damaged`
    */
-  async verifyOnce(manifest: GenerationManifest): Promise<void> {
-    const [layer] = manifest.memory.layers;
-    if (!manifest.memory.flat || layer === undefined) return;
-    let verified = this.#verified.get(layer);
+  async verifyOnce({ id, memory }: GenerationManifest): Promise<LayerId | null> {
+    const header = this.layout.generation(id).header(memory.header);
+    const layers = await this.#filesOf(memory.layers);
+    const key = [await fileAsItIs(header), ...layers.map(({ file }) => file)].join();
+    let verified = this.#verified.get(key);
     if (verified === undefined) {
-      verified = this.#pager.verify(this.layout.generation(manifest.id).header(manifest.memory.header));
-      this.#verified.set(layer, verified);
+      verified = this.#verify(header, layers);
+      this.#verified.set(key, verified);
+      forgetOldest(this.#verified);
       // It may be mended, or was only out of time.
-      verified.catch(() => this.#verified.delete(layer));
+      verified.catch(() => this.#verified.delete(key));
     }
-    await verified;
+    return verified;
+  }
+
+  /** What `verifyOnce` would have to read, in bytes. */
+  async unverifiedBytes({ memory }: GenerationManifest): Promise<number> {
+    const unread = (await this.#filesOf(memory.layers)).filter(({ file }) => !this.#read.has(file));
+    const sizes = await Promise.all(unread.map(({ layer }) => usedBytesIn(this.layout.layer(layer).directory)));
+    return sizes.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  async #filesOf(layers: readonly LayerId[]): Promise<LayerFile[]> {
+    return Promise.all(
+      layers.map(async (layer) => ({ layer, file: await fileAsItIs(this.layout.layer(layer).memory) })),
+    );
+  }
+
+  async #verify(header: string, layers: readonly LayerFile[]): Promise<LayerId | null> {
+    const known = layers.filter(({ file }) => this.#read.has(file)).map(({ layer }) => layer);
+    const inPlace = await this.#pager.verify(header, known);
+    for (const { file } of layers) this.#read.add(file);
+    forgetOldest(this.#read);
+    return inPlace;
   }
 
   /** Keeps what a pager recorded of the pages that were needed first, for the next start from this generation. */
@@ -158,6 +195,29 @@ export class Generations {
     await this.using(id, async () => {
       await writeDurably(this.layout.generation(id).workingSet, content, { mode: 0o400 });
     });
+  }
+}
+
+/** A file, and what changes when it is written or replaced. @throws WrennError `snapshot_damaged` when it is not there */
+async function fileAsItIs(file: string): Promise<string> {
+  try {
+    const { ino, size, mtimeMs } = await lstat(file);
+    return [file, ino, size, mtimeMs].join(":");
+  } catch (cause) {
+    if (!isMissingFile(cause)) throw cause;
+    throw new WrennError("snapshot_damaged", {
+      message: "A file of a frozen state is missing.",
+      details: { file },
+      cause,
+    });
+  }
+}
+
+/** One that is needed again is only checked again. */
+function forgetOldest(remembered: Map<string, unknown> | Set<string>): void {
+  for (const oldest of remembered.keys()) {
+    if (remembered.size <= mostRemembered) return;
+    remembered.delete(oldest);
   }
 }
 

@@ -121,7 +121,7 @@ describe("the pager program", () => {
     const request = { pid, memoryMib, mapped: { file: mapped }, parentHeader: base.header, layer, header };
     const child = await pager.capture(request, never);
     expect(child.bytesWritten).toBeLessThan(mebibyte);
-    await pager.verify(header);
+    await pager.verify(header, []);
 
     const folded = newId("layer");
     const output = path.join(layout.root, "folded.header");
@@ -157,11 +157,11 @@ describe("the pager program", () => {
     await handle.write("F", mebibyte);
     await handle.close();
     const damaged = { code: "snapshot_damaged", details: { pager_code: "layer_damaged" } };
-    await expect(pager.verify(header)).rejects.toMatchObject(damaged);
+    await expect(pager.verify(header, [])).rejects.toMatchObject(damaged);
     const fold = pager.fold({ header, layer: newId("layer"), output: path.join(layout.root, "folded.header") }, never);
     await expect(fold).rejects.toMatchObject(damaged);
     await rm(memory);
-    await expect(pager.verify(header)).rejects.toMatchObject({ code: "snapshot_damaged" });
+    await expect(pager.verify(header, [])).rejects.toMatchObject({ code: "snapshot_damaged" });
     await writeFile(header, "no header");
     await expect(pager.inspect(header)).rejects.toMatchObject({ code: "snapshot_damaged" });
   });

@@ -21,8 +21,15 @@ export interface CaptureRequest {
   /** The process whose memory it is. Its guest stands still. */
   readonly pid: number;
   readonly memoryMib: number;
-  /** How guest memory is found in it: by the file that it maps, or by what its pager has written down. Or where it has written it itself. */
-  readonly mapped: { readonly file: string } | { readonly status: string } | { readonly written: string };
+  /**
+   * How guest memory is found in it: by the file that it maps, by one of several, each part of which lies at its own address, or by what
+   * its pager has written down. Or where it has written it itself.
+   */
+  readonly mapped:
+    | { readonly file: string }
+    | { readonly layeredOver: string }
+    | { readonly status: string }
+    | { readonly written: string };
   /** The header of the image that it started from; null for a boot. */
   readonly parentHeader: string | null;
   /** Where what has changed is written. When nothing has, there is no such layer afterwards. */
@@ -87,6 +94,8 @@ const captureSchema = imageSchema.extend({
 
 const inspectSchema = imageSchema.extend({ memory_size: z.number().int() });
 
+const verifySchema = z.object({ in_place: idSchema("layer").nullable() });
+
 const failureSchema = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
 
 /** The program's own codes (docs/memory-images.md), where ours says more than that it failed. */
@@ -140,10 +149,14 @@ export class PagerProgram {
     return imageSchema.parse(await this.#run(["fold", ...args], { timeoutMs: deadlines.memoryFold, signal }));
   }
 
-  /** Reads every byte of every layer. @throws WrennError `snapshot_damaged` */
-  async verify(header: string): Promise<void> {
-    const args = ["--header", header, "--layers", this.#layout.layers];
-    await this.#run(["verify", ...args], { timeoutMs: deadlines.memoryVerify });
+  /**
+   * Reads every byte of every layer but those known already.
+   * @returns a layer of which every part lies at its own address, if there is one
+   * @throws WrennError `snapshot_damaged`
+   */
+  async verify(header: string, known: readonly LayerId[]): Promise<LayerId | null> {
+    const args = ["--header", header, "--layers", this.#layout.layers, ...known.flatMap((layer) => ["--known", layer])];
+    return verifySchema.parse(await this.#run(["verify", ...args], { timeoutMs: deadlines.memoryVerify })).in_place;
   }
 
   /** What a header says. @throws WrennError `snapshot_damaged` */
@@ -211,8 +224,13 @@ export function pagerOf(identity: ProcessIdentity, files: SandboxLayout): Pager 
 /** Where guest memory is, in the program's words. */
 async function placeOf(pid: number, mapped: CaptureRequest["mapped"]): Promise<string[]> {
   if ("written" in mapped) return ["--memory-file", mapped.written];
-  const place = "file" in mapped ? ["--mapped-file", mapped.file] : ["--address", await regionAddress(mapped.status)];
-  return ["--pid", String(pid), ...place];
+  return ["--pid", String(pid), ...(await regionArguments(mapped))];
+}
+
+async function regionArguments(mapped: Exclude<CaptureRequest["mapped"], { written: string }>): Promise<string[]> {
+  if ("file" in mapped) return ["--mapped-file", mapped.file];
+  if ("layeredOver" in mapped) return ["--layered-over", mapped.layeredOver];
+  return ["--address", await regionAddress(mapped.status)];
 }
 
 /** Where in the engine's process guest memory begins, as `wrenn-pager capture` wants it. */

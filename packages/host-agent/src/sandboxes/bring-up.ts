@@ -26,7 +26,7 @@ import {
 } from "./free.ts";
 import { type GuestConfiguration, initialiseGuest } from "./guest-client.ts";
 import type { Disk, Journal, RunningJournal, SandboxFacts } from "./journal.ts";
-import { openMemory, type OpenMemory, whileServed } from "./open-memory.ts";
+import { checkMemory, openMemory, type OpenMemory, whileServed } from "./open-memory.ts";
 import { asSandboxDisk } from "./own-disk.ts";
 import { StepClock } from "./step-clock.ts";
 
@@ -129,6 +129,10 @@ class Ascent {
       undo: () => detachDisk(facts.sandboxId, holdings),
     };
     const memory: Step = { name: "open the memory", run: () => this.#openMemory(), undo: () => endPager(holdings) };
+    const check: Step = {
+      name: "check the memory",
+      run: () => checkMemory(this.#context, { manifest: this.#manifest(), mapsLayers: this.#engine.mapsLayers }),
+    };
     return [
       this.#clock.step({
         name: "admit",
@@ -150,7 +154,7 @@ class Ascent {
         run: () => this.#openJournal(),
         undo: () => this.#closeJournal(),
       }),
-      inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup)]),
+      inParallel("prepare", [this.#clock.step(disk), this.#clock.step(cgroup), this.#clock.step(check)]),
       inParallel("open", [this.#clock.step(attach), this.#clock.step(memory)]),
       this.#clock.step({
         name: source.from === "boot" ? "boot" : "restore",
@@ -236,9 +240,9 @@ class Ascent {
   }
 
   async #openMemory(): Promise<void> {
-    const { facts, source } = this.#plan;
-    const manifest = source.from === "frozen" ? source.manifest : null;
-    const request = { facts, manifest, uid: this.#slot().uid, cgroup: this.#cgroup };
+    const { facts } = this.#plan;
+    const { mapsLayers } = this.#engine;
+    const request = { facts, mapsLayers, manifest: this.#manifest(), uid: this.#slot().uid, cgroup: this.#cgroup };
     this.#memory = await openMemory(this.#context, request, this.#progress.holdings, this.#signal);
   }
 
@@ -306,6 +310,11 @@ class Ascent {
   #ownDisk(): SandboxDisk {
     const { facts, disk } = this.#plan;
     return asSandboxDisk(facts, this.#progress.holdings.files, disk, this.#slot().uid);
+  }
+
+  #manifest(): GenerationManifest | null {
+    const { source } = this.#plan;
+    return source.from === "frozen" ? source.manifest : null;
   }
 
   #slot(): Slot {

@@ -97,5 +97,7 @@ export async function keepWorkingSet(
 
 function mappedMemory(context: SandboxContext, { holdings, memory }: CaptureSubject): CaptureRequest["mapped"] {
   if (memory.backend === "uffd") return { status: holdings.files.pagerStatus };
-  return { file: memory.mapped === null ? holdings.files.blankMemory : context.layout.layer(memory.mapped).memory };
+  if (memory.mapped === null) return { file: holdings.files.blankMemory };
+  const { memory: file } = context.layout.layer(memory.mapped);
+  return memory.layered ? { layeredOver: file } : { file };
 }

@@ -2,12 +2,13 @@
 import { type FileHandle, open, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { newId, parseUuid } from "@wrenn/contract";
-import { signalProcess } from "@wrenn/system";
+import { readJson, signalProcess } from "@wrenn/system";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PagerProgram } from "../memory/pager.ts";
 import { readManifest } from "../memory/read-manifest.ts";
 import { TestHostAgent } from "../testing/host-agent-process.ts";
 import { forget, TestSandbox } from "../testing/test-sandbox.ts";
+import { journalSchema } from "./journal.ts";
 import { ModelledGuest } from "./testing/modelled-guest.ts";
 
 const pageBytes = 4_096;
@@ -45,9 +46,14 @@ async function memoryAddress(sandbox: TestSandbox, pid: number, memory: "file" |
     };
     return status.regions[0]?.base_host_virt_addr ?? 0;
   }
+  const journal = journalSchema.parse(await readJson(agent.layout.sandbox(sandbox.id).journal));
+  const layer = journal.state === "running" ? journal.memory.mapped : null;
+  if (layer === null) throw new Error("It maps no layer.");
   const maps = await readFile(`/proc/${pid}/maps`, "utf8");
-  const line = maps.split("\n").find((text) => text.includes(agent.layout.layers)) ?? "";
-  return Number.parseInt(line, 16);
+  // Pieces of other layers and zeros may lie before the first of this one, which lies in place.
+  const line = maps.split("\n").find((text) => text.includes(agent.layout.layer(layer).memory)) ?? "";
+  const [range = "", , offset = ""] = line.split(" ");
+  return Number.parseInt(range, 16) - Number.parseInt(offset, 16);
 }
 
 interface Comparison {

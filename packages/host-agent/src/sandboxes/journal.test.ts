@@ -22,7 +22,7 @@ const running = (): RunningJournal => ({
   slot: 3,
   process: { pid: 4_711, startTime: "123456", bootId: "0898863d-9e4a-46c5-86fa-4fa7f855bfaf" },
   machine: { engine: "qemu-tcg", version: "7.2.22", cpu: "max", machine: "microvm" },
-  memory: { backend: "file", mapped: newId("layer"), pager: null, parent: newId("generation") },
+  memory: { backend: "file", mapped: newId("layer"), layered: false, pager: null, parent: newId("generation") },
   disk: {
     format: "dm-snapshot",
     overlay: "otherOverlay",

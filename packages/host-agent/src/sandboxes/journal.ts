@@ -47,8 +47,10 @@ export type Disk = z.infer<typeof diskSchema>;
 /** How a running VM has its memory, and what the next frozen state of it is compared with. */
 const memorySchema = z.object({
   backend: z.enum(memoryBackends),
-  /** The one mapped file, with `file`. Null maps blank memory, as a cold boot does. */
+  /** What is mapped, with `file`: that layer. Null maps blank memory, as a cold boot does. */
   mapped: layerIdSchema.nullable(),
+  /** Other layers are mapped too, and that one wherever nothing has replaced it: it tells where memory lies. */
+  layered: z.boolean().default(false),
   /** Serves the pages, with `uffd`. */
   pager: processIdentitySchema.nullable(),
   /** The latest frozen state of this VM, or the one it was started from. Null for one that was booted and never frozen. */

@@ -1,24 +1,44 @@
-/** Makes a VM's memory ready to be mapped or served: blank for a boot, one file where the frozen image is flat, else a pager. */
+/**
+ * Makes a VM's memory ready to be mapped or served: blank for a boot, one file where the frozen image is flat, its layers where they are few
+ * pieces that are quickly checked, else a pager.
+ */
 import { type GenerationId, type LayerId, type MemoryBackend, WrennError } from "@wrenn/contract";
 import { makeBlankMemory } from "../engines/blank-memory.ts";
 import type { CgroupMembership } from "../engines/cgroups.ts";
 import type { GuestMemory } from "../engines/engine.ts";
 import type { GenerationManifest } from "../memory/manifest.ts";
 import { pagerOf } from "../memory/pager.ts";
-import type { Holdings, SandboxContext } from "./context.ts";
+import { type Holdings, required, type SandboxContext } from "./context.ts";
 import type { MemorySource, SandboxFacts } from "./journal.ts";
 
-/** Which way frozen memory comes back: `auto` maps flat images and serves all others. */
+/** Which way frozen memory comes back: `auto` maps what is quickly mapped and serves all others. */
 export const memoryChoices = ["auto", "file", "uffd"] as const;
 export type MemoryChoice = (typeof memoryChoices)[number];
 
+/**
+ * Pieces of an image that are mapped at most: each is a mapping of the engine's process, of which the kernel allows 65,530
+ * (vm.max_map_count). At about 1 µs each they cost less than the start of a pager.
+ */
+const mostPieces = 8_192;
+
+/** What is read for the first time before it is mapped, at most: in about 10 ms, which serving costs as well. */
+const mostUnverifiedBytes = 16_777_216;
+
 export interface MemoryRequest {
   readonly facts: SandboxFacts;
+  /** Whether the engine can map the layers of an image. */
+  readonly mapsLayers: boolean;
   /** Null for a boot. */
   readonly manifest: GenerationManifest | null;
   readonly uid: number;
   readonly cgroup: CgroupMembership;
 }
+
+/** What opening memory needs of its host. */
+export type MemoryContext = Pick<SandboxContext, "generations" | "layout" | "memoryChoice" | "servesPages"> & {
+  readonly pager: Pick<SandboxContext["pager"], "start">;
+  readonly folds: Pick<SandboxContext["folds"], "add" | "idle">;
+};
 
 export interface OpenMemory {
   /** For the journal. */
@@ -27,40 +47,87 @@ export interface OpenMemory {
   readonly guest: GuestMemory;
 }
 
+/**
+ * Does ahead what needs neither slot nor cgroup: reads what is to be mapped and has never been read.
+ * @throws WrennError `snapshot_damaged`
+ */
+export async function checkMemory(
+  context: MemoryContext,
+  request: Pick<MemoryRequest, "manifest" | "mapsLayers">,
+): Promise<void> {
+  if (request.manifest !== null) await mapImage(context, request, request.manifest);
+}
+
 /** @throws WrennError `snapshot_damaged`, or of the pager's start */
 export async function openMemory(
-  context: SandboxContext,
+  context: MemoryContext,
   request: MemoryRequest,
   holdings: Holdings,
   signal: AbortSignal,
 ): Promise<OpenMemory> {
   const { facts, manifest } = request;
-  const { files } = holdings;
+  const { folds, generations } = context;
   if (manifest === null) {
-    await makeBlankMemory(files.blankMemory, facts.memoryMib);
-    return mapped(null, null, files.blankMemory);
+    const { blankMemory } = holdings.files;
+    await makeBlankMemory(blankMemory, facts.memoryMib);
+    return mapFile(null, null, blankMemory);
   }
-  const flat = await flatImage(context, manifest);
-  const [layer] = flat.memory.layers;
-  if (flat.memory.flat && layer !== undefined && context.memoryChoice !== "uffd") {
-    await context.generations.verifyOnce(flat);
-    return mapped(layer, flat.id, context.layout.layer(layer).memory);
+  const mapped = await mapImage(context, request, manifest);
+  if (mapped !== null) return mapped;
+  if (usableBackends(context).includes("uffd")) return serveImage(context, request, manifest, holdings, signal);
+  folds.add(manifest.id, { flat: true });
+  await folds.idle();
+  const folded = await mapImage(context, request, await generations.read(manifest.id));
+  return required(folded, "flat image");
+}
+
+/** Null where it had better be served, or has to be folded first. */
+async function mapImage(
+  { generations, layout, memoryChoice, servesPages }: MemoryContext,
+  { mapsLayers }: Pick<MemoryRequest, "mapsLayers">,
+  manifest: GenerationManifest,
+): Promise<OpenMemory | null> {
+  if (memoryChoice === "uffd") return null;
+  const { id, memory } = manifest;
+  if (!memory.flat) {
+    if (!mapsLayers || memory.extents > mostPieces) return null;
+    const canBeServed = usableBackends({ memoryChoice, servesPages }).includes("uffd");
+    if (canBeServed && (await generations.unverifiedBytes(manifest)) > mostUnverifiedBytes) return null;
   }
-  const generation = context.layout.generation(flat.id);
-  const { identity } = await context.pager.start(
+  const inPlace = await generations.verifyOnce(manifest);
+  const [only] = memory.layers;
+  if (memory.flat && only !== undefined) return mapFile(only, id, layout.layer(only).memory);
+  if (inPlace === null) return null;
+  const layers = memory.layers.map((each) => layout.layer(each).memory);
+  return {
+    source: { backend: "file", mapped: inPlace, layered: true, pager: null, parent: id },
+    guest: { backend: "layers", header: layout.generation(id).header(memory.header), layers },
+  };
+}
+
+async function serveImage(
+  { layout, pager }: MemoryContext,
+  { uid, cgroup }: MemoryRequest,
+  { id, memory }: GenerationManifest,
+  holdings: Holdings,
+  signal: AbortSignal,
+): Promise<OpenMemory> {
+  const { files } = holdings;
+  const generation = layout.generation(id);
+  const { identity } = await pager.start(
     {
       files,
-      uid: request.uid,
-      header: generation.header(flat.memory.header),
+      uid,
+      header: generation.header(memory.header),
       workingSet: generation.workingSet,
       record: files.workingSet,
-      cgroup: request.cgroup,
+      cgroup,
     },
     signal,
   );
   holdings.pager = identity;
   return {
-    source: { backend: "uffd", mapped: null, pager: identity, parent: flat.id },
+    source: { backend: "uffd", mapped: null, layered: false, pager: identity, parent: id },
     guest: { backend: "uffd", socket: files.pagerSocket },
   };
 }
@@ -91,15 +158,7 @@ export function usableBackends({
   return servesPages && memoryChoice !== "file" ? ["file", "uffd"] : ["file"];
 }
 
-/** The same state, folded first where this host cannot serve pages, or is told not to. */
-async function flatImage(context: SandboxContext, manifest: GenerationManifest): Promise<GenerationManifest> {
-  if (manifest.memory.flat || usableBackends(context).includes("uffd")) return manifest;
-  const { folds, generations } = context;
-  folds.add(manifest.id, { flat: true });
-  await folds.idle();
-  return generations.read(manifest.id);
-}
-
-function mapped(layer: LayerId | null, parent: GenerationId | null, path: string): OpenMemory {
-  return { source: { backend: "file", mapped: layer, pager: null, parent }, guest: { backend: "file", path } };
+function mapFile(layer: LayerId | null, parent: GenerationId | null, path: string): OpenMemory {
+  const source = { backend: "file", mapped: layer, layered: false, pager: null, parent } as const;
+  return { source, guest: { backend: "file", path } };
 }

@@ -14,8 +14,9 @@ const { SandboxState } = hostAgentProto;
 
 let stage: Stage;
 
+// Served, which checks every block whenever it is read. What is mapped is read whole once, and has a test of its own below.
 beforeAll(async () => {
-  stage = await Stage.open();
+  stage = await Stage.open({ WRENN_MEMORY: "uffd" });
 });
 
 afterAll(async () => {
@@ -157,6 +158,29 @@ it("memory that is damaged is never what a guest reads: who resumes it is told, 
     await expectRefused("snapshot_damaged");
   });
   expect(await stage.losses()).toEqual([]);
+});
+
+it("memory that is damaged is never mapped: who resumes it is told, and it stays paused", async () => {
+  const served = stage;
+  stage = await Stage.open();
+  try {
+    await stage.bringNew("paused");
+    const { manifest } = await manifestOf(stage.id);
+    // Those below the last, which the pause has written, were mapped before.
+    for (const layer of manifest.memory.layers) {
+      await whileChanged(
+        stage.agent.layout.layer(layer).memory,
+        (file) => flip(file, 100),
+        () => expectRefused("snapshot_damaged"),
+      );
+    }
+    expect(await stage.losses()).toEqual([]);
+    const { memory } = z.object({ memory: z.object({ layered: z.boolean() }) }).parse(await journalOf(stage.id));
+    expect(memory.layered).toBe(!manifest.memory.flat);
+  } finally {
+    await stage.agent.remove();
+    stage = served;
+  }
 });
 
 it("a sandbox whose memory is served no more dies, says why, and holds nothing", async () => {

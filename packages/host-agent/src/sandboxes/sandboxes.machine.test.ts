@@ -43,12 +43,13 @@ afterEach(async () => {
 
 /** An engine whose VMs are reported dead while the creation writes down that they run, which is when it reads their identity. */
 function endingAtCommit(engine: Engine): Engine {
-  const { kind, version, reason, opens } = engine;
+  const { kind, version, reason, opens, mapsLayers } = engine;
   return {
     kind,
     version,
     reason,
     opens,
+    mapsLayers,
     identify: (size) => engine.identify(size),
     start: async (...args) => {
       const vm = await engine.start(...args);

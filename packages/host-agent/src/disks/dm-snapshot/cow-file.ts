@@ -43,9 +43,12 @@ export function chunkAt(area: number, index: number): number {
   return areaOffset(area) / chunkBytes + 1 + index;
 }
 
-/** What a file begins with in which nothing has been written: no area is as good as one of zeros. */
+/**
+ * What a file begins with in which nothing has been written: no area is as good as one of zeros. The whole chunk, so that the host's file
+ * system has room for it, whatever its blocks are: the kernel writes here when it gives the disk up because there is no room left.
+ */
 export function encodeHeader(): Buffer {
-  const bytes = Buffer.alloc(headerBytes);
+  const bytes = Buffer.alloc(chunkBytes);
   bytes.writeUInt32LE(magic, header.magic);
   bytes.writeUInt32LE(1, header.valid);
   bytes.writeUInt32LE(version, header.version);
@@ -64,13 +67,14 @@ export function encodeArea(area: number, diskChunks: readonly number[]): Buffer 
 }
 
 /**
- * `failed`: the kernel has given the disk up, because a write to the file failed. Null for what is no such file, or not of the kind that is
- * made here.
+ * `failed`: the kernel has given the disk up, because a write to the file failed. `blank`: nothing was ever written, not even the header. Null
+ * for what is no such file, or not of the kind that is made here.
  */
-export async function readState(handle: FileHandle): Promise<"valid" | "failed" | null> {
+export async function readState(handle: FileHandle): Promise<"valid" | "failed" | "blank" | null> {
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(headerBytes), 0, headerBytes, 0);
-  if (bytesRead < headerBytes || buffer.readUInt32LE(header.magic) !== magic) return null;
-  if (buffer.readUInt32LE(header.version) !== version) return null;
+  if (bytesRead < headerBytes) return null;
+  if (buffer.equals(Buffer.alloc(headerBytes))) return "blank";
+  if (buffer.readUInt32LE(header.magic) !== magic || buffer.readUInt32LE(header.version) !== version) return null;
   if (buffer.readUInt32LE(header.chunkSectors) !== chunkSectors) return null;
   return buffer.readUInt32LE(header.valid) === 1 ? "valid" : "failed";
 }
@@ -81,7 +85,7 @@ export async function readState(handle: FileHandle): Promise<"valid" | "failed" 
  * cut at the moment of the failure would have left.
  */
 export async function makeValid(handle: FileHandle): Promise<void> {
-  await handle.write(encodeHeader(), 0, headerBytes, 0);
+  await handle.write(encodeHeader(), 0, undefined, 0);
   await handle.sync();
 }
 

@@ -20,6 +20,9 @@ const withoutUdev = ["--noudevsync", "--noudevrules", "--verifyudev"] as const;
 /** What has just let go of a device, and udev where it runs, may hold it for a moment. */
 const releaseMs = 5_000;
 
+/** What only looks at a device that nothing lies on has closed it by then. */
+const glanceMs = 300;
+
 export function devicePath(name: string): string {
   return `/dev/mapper/${name}`;
 }
@@ -49,10 +52,10 @@ export async function forgetLoadedTable(name: string): Promise<void> {
   await dmsetup(["clear", name]);
 }
 
-/** Removes a device unless something holds it. Whether it is gone then. */
-export async function removeUnused(name: string): Promise<boolean> {
-  const { exitCode } = await attempt(["remove", ...withoutUdev, name]);
-  return exitCode === 0 || (await findDevice(name)) === null;
+/** Whether the kernel has given a snapshot up. False when there is no such device. */
+export async function isInvalid(name: string): Promise<boolean> {
+  const { exitCode, stdout } = await attempt(["status", name]);
+  return exitCode === 0 && /^\d+ \d+ snapshot Invalid\b/.test(stdout);
 }
 
 /**
@@ -60,6 +63,18 @@ export async function removeUnused(name: string): Promise<boolean> {
  * @throws WrennError `disk_setup_failed` with dmsetup's words when something still holds it after a while
  */
 export async function removeDevice(name: string): Promise<void> {
+  const words = await remove(name, releaseMs);
+  if (words === null) return;
+  throw new WrennError("disk_setup_failed", { message: `${name} cannot be removed: ${words}` });
+}
+
+/** Removes a device unless something uses it. Whether it is gone then. */
+export async function removeUnused(name: string): Promise<boolean> {
+  return (await remove(name, glanceMs)) === null;
+}
+
+/** Tries it until this time has passed. Null once it is gone, else dmsetup's words. */
+async function remove(name: string, timeoutMs: number): Promise<string | null> {
   let words = "";
   const gone = await pollUntil(
     async () => {
@@ -67,9 +82,9 @@ export async function removeDevice(name: string): Promise<void> {
       words = stderr.trim();
       return exitCode === 0 || (await findDevice(name)) === null ? true : null;
     },
-    { timeoutMs: releaseMs, intervalMs: 50 },
+    { timeoutMs, intervalMs: 50 },
   );
-  if (gone === null) throw new WrennError("disk_setup_failed", { message: `${name} cannot be removed: ${words}` });
+  return gone === null ? words : null;
 }
 
 /** The kernel's name of a device, for instance `dm-3`; null when there is none of this name. */

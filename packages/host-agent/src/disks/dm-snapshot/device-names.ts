@@ -6,7 +6,7 @@ import type { LayerId, SandboxId } from "@wrenn/contract";
 export class DeviceNames {
   readonly #prefix: string;
 
-  /** @param root of the layout whose disks these are, without links */
+  /** @param root of the layout whose disks these are */
   constructor(root: string) {
     this.#prefix = `wrenn-${digest(root)}-`;
   }

@@ -17,6 +17,7 @@ import {
   devicePath,
   findDevice,
   forgetLoadedTable,
+  isInvalid,
   loadTable,
   removeDevice,
   resumeDevice,
@@ -99,11 +100,12 @@ export class DmSnapshotDisks implements Disks {
   }
 
   async keepAsLayer({ sandboxId, file }: Pick<SandboxDisk, "sandboxId" | "file">, layer: LayerId): Promise<void> {
+    const name = this.#names.sandbox(sandboxId);
     try {
-      await writeBack(devicePath(this.#names.sandbox(sandboxId)));
+      await writeBack(devicePath(name));
     } finally {
       // That it has failed says more than the error by which it did.
-      await assertWritten(file);
+      await assertSound(name);
     }
     await linkAsLayer(file, this.#file(layer));
   }
@@ -129,7 +131,7 @@ export class DmSnapshotDisks implements Disks {
         try {
           // Everything is in the present overlay's file then, and nothing is added to it: as a layer it can have a device of its own.
           await suspendDevice(name);
-          await assertWritten(this.#file(kept));
+          await assertSound(name);
           await makeLast(this.#file(kept));
           const below = await this.#shared.ensure({ layers, rootfs }, next.sizeMib);
           await loadTable(name, snapshotTable(sectorsOf(next.sizeMib), below, `/dev/${loop}`));
@@ -150,7 +152,7 @@ export class DmSnapshotDisks implements Disks {
       const target = await realpath(next);
       const isSwitched = present.some(({ file }) => file === target);
       // What was made for a switch that has not happened.
-      await clearUnused(await this.#loopsIn(path.dirname(target)));
+      await clearUnused(await this.#loopsIn(path.dirname(next)));
       await this.#shared.releaseAll();
       return isSwitched;
     });
@@ -204,8 +206,10 @@ export class DmSnapshotDisks implements Disks {
     return device;
   }
 
+  /** The loop devices of files in a directory, which need not be there any more. */
   async #loopsIn(directory: string): Promise<LoopDevice[]> {
-    const prefix = `${await realpath(directory)}${path.sep}`;
+    const { root } = this.#layout;
+    const prefix = path.join(await realpath(root), path.relative(root, directory), path.sep);
     return (await loopDevices()).filter(({ file }) => file.startsWith(prefix));
   }
 
@@ -221,19 +225,22 @@ export class DmSnapshotDisks implements Disks {
   }
 }
 
-/** An overlay that the kernel has given up is used again: what is attached anew was ended by that, or by something else. */
+/**
+ * An overlay that the kernel has given up is used again: what is attached anew was ended by that, or by something else. So is one whose
+ * header a power cut has kept from the host's disk.
+ */
 async function mend(overlay: string): Promise<void> {
   const handle = await open(overlay, constants.O_RDWR | constants.O_NOFOLLOW);
   try {
-    if ((await readState(handle)) === "failed") await makeValid(handle);
+    const state = await readState(handle);
+    if (state === null) throw damaged(overlay, notChanges);
+    if (state !== "valid") await makeValid(handle);
   } finally {
     await handle.close();
   }
 }
 
-/**
- * Writes what the kernel has cached for a device into the files below it; nothing when there is no such device.
- */
+/** Writes what the kernel has cached for a device into the files below it; nothing when there is no such device. */
 async function writeBack(device: string): Promise<void> {
   let handle;
   try {
@@ -250,8 +257,8 @@ async function writeBack(device: string): Promise<void> {
 }
 
 /** @throws WrennError `disk_failed` when the kernel has given the disk up */
-async function assertWritten(overlay: string): Promise<void> {
-  if ((await withRegularFile(overlay, readState)) === "failed") throw new WrennError("disk_failed");
+async function assertSound(name: string): Promise<void> {
+  if (await isInvalid(name)) throw new WrennError("disk_failed");
 }
 
 /** With the files of sealed layers, in their order. */

@@ -39,7 +39,7 @@ describe.skipIf(!usable)(`without room${usable ? "" : ` (${reason})`}`, () => {
   });
 
   /** Writes every chunk of a disk, in this order, over a file of this length. What the kernel has made of the file. */
-  async function writtenFull(order: readonly number[], fileBytes: number): Promise<"valid" | "failed" | null> {
+  async function writtenFull(order: readonly number[], fileBytes: number): ReturnType<typeof readState> {
     const file = path.join(stand.layout.root, "full.cow");
     const origin = path.join(stand.layout.root, "full.raw");
     for (const [each, bytes] of [

@@ -36,7 +36,7 @@ describe.skipIf(!usable)(`killed at a step${usable ? "" : ` (${reason})`}`, () =
     const points = Array.from({ length: programs }, (_, index) => index + 1).flatMap((program) =>
       moments.map((moment): KillPoint => ({ program, moment })),
     );
-    for (const point of chosen(points, 5)) {
+    for (const point of chosen(points, 7)) {
       const call = await prepare();
       expect({ ...point, ...(await killedAt(call, point)) }).toMatchObject({ ...point, killed: true });
       await check(call, new DmSnapshotDisks(stand.layout));

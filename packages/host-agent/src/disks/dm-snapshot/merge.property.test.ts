@@ -130,6 +130,8 @@ it("a file tells whether the kernel has given it up, and can be used again", asy
     await handle.write(Buffer.from([byte]), 0, 1, at);
     expect(await readState(handle)).toBeNull();
   }
+  await handle.write(Buffer.alloc(chunkBytes), 0, undefined, 0);
+  expect(await readState(handle)).toBe("blank");
   await handle.truncate(3);
   expect(await readState(handle)).toBeNull();
   await handle.close();

@@ -29,6 +29,7 @@ export interface FirecrackerEngineOptions {
 export class FirecrackerEngine implements Engine {
   readonly kind = "firecracker";
   readonly opens = ["raw"] as const;
+  readonly mapsLayers = false;
   readonly version: string;
   readonly reason: string;
   readonly #program: FirecrackerProgram;
@@ -120,7 +121,9 @@ async function startFailure(spec: VmSpec, logSize: number, cause: unknown): Prom
   if (cause instanceof WrennError && cause.code !== "engine_failed") return cause;
   const { engineLog } = spec.files;
   const { size } = await stat(engineLog);
-  const words = (await readEnd(engineLog, Math.min(engineWordsBytes, size - logSize))).toString("utf8").trim();
+  // A log that has grown past its bound was emptied meanwhile.
+  const newBytes = Math.max(0, size - logSize);
+  const words = (await readEnd(engineLog, Math.min(engineWordsBytes, newBytes))).toString("utf8").trim();
   const observed = cause instanceof Error ? cause.message : String(cause);
   const what = spec.start.from === "boot" ? "did not start" : "did not take up the frozen state";
   return new WrennError("engine_failed", {

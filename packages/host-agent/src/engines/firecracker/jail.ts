@@ -107,6 +107,9 @@ async function placeFrozen({ root }: Jail, { start, memory, memoryMib }: VmSpec)
     });
     return;
   }
+  if (memory.backend === "layers") {
+    throw new WrennError("engine_failed", { message: "Firecracker maps its memory from one file." });
+  }
   await placeMemory(memory.path, memoryMib * mebibyte, within(root, inJail.memory)).catch(damaged(memory.path));
 }
 

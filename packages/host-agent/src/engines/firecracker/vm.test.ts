@@ -63,7 +63,7 @@ async function adopt(exception?: ScriptedAnswer): Promise<FirecrackerVm> {
       exception(request, respond);
       return;
     }
-    void write(request.body).then(() => {
+    void writeAndAnswer(request.body, () => {
       respond(204);
     });
   });
@@ -71,10 +71,11 @@ async function adopt(exception?: ScriptedAnswer): Promise<FirecrackerVm> {
   return vm;
 }
 
-async function write(body: Readonly<Record<string, unknown>>): Promise<void> {
+async function writeAndAnswer(body: Readonly<Record<string, unknown>>, answer: () => void): Promise<void> {
   asked.push(body["snapshot_type"]);
   await writeFile(path.join(root, inJail.writtenMemory), "memory");
   await writeFile(path.join(root, inJail.writtenDevices), "devices");
+  answer();
 }
 
 it("writes only changes while it is known what they are changes of, and else all of memory", async () => {
@@ -99,7 +100,7 @@ it("leaves nothing of a state that could not be written, and writes all of memor
   const fault = { fault_message: "Cannot write the memory file." };
   let refusing = true;
   const failing = await adopt(({ body }, respond) => {
-    void write(body).then(() => {
+    void writeAndAnswer(body, () => {
       if (refusing) respond(400, fault);
       else respond(204);
     });

@@ -40,6 +40,7 @@ export class QemuEngine implements Engine {
   readonly version: string;
   readonly reason: string;
   readonly opens: readonly VmDisk["format"][] = ["qcow2", "raw"];
+  readonly mapsLayers = true;
   readonly #options: QemuEngineOptions;
 
   constructor(options: QemuEngineOptions) {

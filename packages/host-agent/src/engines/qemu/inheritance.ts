@@ -12,8 +12,14 @@ const mebibyte = 1_048_576;
 /** Since Linux 6.1. Whoever holds it open may make userfaultfds, whatever else its user may do. */
 const userfaultfdDevice = "/dev/userfaultfd";
 
-/** Where QEMU finds what it inherits: in this order, after its standard streams. */
-const descriptors = { library: firstInherited, memory: firstInherited + 1, deviceState: firstInherited + 2 } as const;
+/** Where QEMU finds what it inherits, after its standard streams: behind the memory, which may be several files, the device state. */
+const descriptors = { library: firstInherited, memory: firstInherited + 1 } as const;
+
+interface MappedFile {
+  readonly handle: FileHandle;
+  /** How much of it is mapped in one piece; null where that depends. */
+  readonly bytes: number | null;
+}
 
 export interface Inheritance {
   /** This process's descriptors, in the order QEMU gets them. */
@@ -42,16 +48,16 @@ export async function openInheritance(spec: VmSpec, memoryLibrary: string): Prom
   };
   try {
     handles.push(await openLibrary(memoryLibrary));
-    const source = memory.backend === "file" ? await openImage(memory.path, bytes) : await openUserfaultfdDevice();
-    handles.push(source);
+    const mapped = await openMemory(memory, bytes, handles);
+    const deviceState = firstInherited + handles.length;
     if (start.from === "frozen") handles.push(await openFrozen(start.deviceState));
     return {
       inherited: handles.map(({ fd }) => fd),
       // The library by its descriptor, because the loader would end its path at a blank or a colon.
       environment: [`LD_PRELOAD=/proc/self/fd/${descriptors.library}`, `WRENN_GUEST_MEMORY=${describe(memory, bytes)}`],
-      deviceState: descriptors.deviceState,
+      deviceState,
       assertTaken: async (pid) => {
-        const taken = memory.backend === "file" ? await maps(pid, source, bytes) : await hasUserfaultfd(pid);
+        const taken = mapped === null ? await hasUserfaultfd(pid) : await maps(pid, mapped);
         if (!taken) throw new WrennError("engine_failed", { message: "QEMU runs without the memory it was given." });
       },
       close,
@@ -63,9 +69,49 @@ export async function openInheritance(spec: VmSpec, memoryLibrary: string): Prom
 }
 
 function describe(memory: GuestMemory, bytes: number): string {
-  const source =
-    memory.backend === "file" ? `file=${descriptors.memory}` : `uffd=${descriptors.memory},socket=${memory.socket}`;
-  return `size=${bytes},${source}`;
+  const size = `size=${bytes}`;
+  switch (memory.backend) {
+    case "file":
+      return `${size},file=${descriptors.memory}`;
+    case "layers":
+      return `${size},image=${descriptors.memory},layers=${memory.layers.length}`;
+    case "uffd":
+      return `${size},uffd=${descriptors.memory},socket=${memory.socket}`;
+    default:
+      return memory satisfies never;
+  }
+}
+
+/**
+ * Opens what memory is made of.
+ * @param handles where it is added, for who inherits and who closes
+ * @returns a file that is mapped, and how much of it at once, where that is known; null where a pager brings the pages
+ */
+async function openMemory(memory: GuestMemory, bytes: number, handles: FileHandle[]): Promise<MappedFile | null> {
+  switch (memory.backend) {
+    case "file": {
+      const image = await openImage(memory.path, bytes);
+      handles.push(image);
+      return { handle: image, bytes };
+    }
+    case "layers": {
+      handles.push(await openFrozen(memory.header));
+      const layers: FileHandle[] = [];
+      for (const layer of memory.layers) {
+        const handle = await openFrozen(layer);
+        handles.push(handle);
+        layers.push(handle);
+      }
+      // A header names no layer that nothing lies in.
+      const [layer] = layers;
+      return layer === undefined ? null : { handle: layer, bytes: null };
+    }
+    case "uffd":
+      handles.push(await openUserfaultfdDevice());
+      return null;
+    default:
+      return memory satisfies never;
+  }
 }
 
 async function openLibrary(file: string): Promise<FileHandle> {
@@ -102,13 +148,14 @@ async function openOr(file: string, flags: string, missing: (cause: unknown) => 
   }
 }
 
-/** Whether the process maps the file, as a whole. Its path and the device in /proc/PID/maps are not to be relied on (links, btrfs). */
-async function maps(pid: number, image: FileHandle, bytes: number): Promise<boolean> {
-  const { dev, ino } = await image.stat();
+/** Whether the process maps the file. Its path and the device in /proc/PID/maps are not to be relied on (links, btrfs). */
+async function maps(pid: number, { handle, bytes }: MappedFile): Promise<boolean> {
+  const { dev, ino } = await handle.stat();
   for (const line of (await readFile(`/proc/${pid}/maps`, "utf8")).split("\n")) {
     const [range = "", , , , inode] = line.split(" ");
     const [from = "", to = ""] = range.split("-");
-    if (inode === "0" || Number.parseInt(to, 16) - Number.parseInt(from, 16) !== bytes) continue;
+    const length = Number.parseInt(to, 16) - Number.parseInt(from, 16);
+    if (inode !== String(ino) || (bytes !== null && length !== bytes)) continue;
     const mapped = await stat(`/proc/${pid}/map_files/${range}`);
     if (mapped.dev === dev && mapped.ino === ino) return true;
   }

@@ -24,14 +24,13 @@ export async function contractEngines(): Promise<ContractEngine[]> {
   const obstacle = await firecrackerObstacle();
   const reason = obstacle === null ? "" : `, skipped: ${obstacle}`;
   const firecracker: ContractEngine = {
-    title: `an engine (firecracker${reason})`,
+    title: `firecracker${reason}`,
     choice: "firecracker",
     disks: "dm-snapshot",
     skipped: obstacle !== null,
   };
   if (engineUnderTest === "firecracker") return [firecracker];
-  const title = `an engine (${engineUnderTest})`;
-  return [{ title, choice: engineUnderTest, disks: disksUnderTest, skipped: false }, firecracker];
+  return [{ title: engineUnderTest, choice: engineUnderTest, disks: disksUnderTest, skipped: false }, firecracker];
 }
 
 /** The programs that the environment names. */

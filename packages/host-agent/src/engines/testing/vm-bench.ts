@@ -95,8 +95,10 @@ export class VmBench {
       return new FirecrackerEngine({ program, reason: "It is what this test is about." });
     }
     const bootFiles = () => findBootFiles(this.layout);
-    const disks = { current: { openedAs: "qcow2" }, reason: "These tests have no others." } as const;
-    return new Engines({ layout, cgroups: this.cgroups, choice, programs: {}, disks, bootFiles }).current();
+    const { firecracker, jailer } = firecrackerPrograms();
+    const named = firecracker === "" || jailer === "" ? {} : { firecracker, jailer };
+    const disks = { current: this.disks, reason: "These are the disks that this test has." };
+    return new Engines({ layout, cgroups: this.cgroups, choice, programs: named, disks, bootFiles }).current();
   }
 
   /** A slot, a directory, a disk and a cgroup. */
@@ -171,6 +173,8 @@ export class VmBench {
   async thawing(frozen: FrozenVm, { spec }: PreparedVm, backend: GuestMemory["backend"]): Promise<VmSpec> {
     const start = { from: "frozen", deviceState: frozen.deviceState } as const;
     if (backend === "file") return { ...spec, start, memory: { backend, path: frozen.memory } };
+    if (backend === "layers")
+      return { ...spec, start, memory: { backend, header: frozen.header, layers: [frozen.memory] } };
     const { files, uid, cgroup } = spec;
     const serving = { files, uid, cgroup, header: frozen.header, workingSet: null, record: files.workingSet };
     const { identity } = await this.#pager.start(serving, new AbortController().signal);

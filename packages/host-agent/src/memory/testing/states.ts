@@ -20,10 +20,10 @@ import { idsIn, namesIn, readManifest } from "../read-manifest.ts";
 
 export const testMachine: MachineIdentity = { engine: "qemu-tcg", version: "7.2", cpu: "max", machine: "microvm" };
 
-/** Another program's part: verifies nothing, and folds by writing a layer with what marks it. */
+/** Another program's part: verifies nothing, finds nothing in place, and folds by writing a layer with what marks it. */
 export function standInPager(layout: Layout): Pick<PagerProgram, "fold" | "verify"> {
   return {
-    verify: async () => undefined,
+    verify: async () => null,
     fold: async ({ layer, output }: FoldRequest): Promise<MemoryImage> => {
       await writeMemoryLayer(layout, layer);
       await writeFile(output, "header");

@@ -8,6 +8,9 @@ import type { OneCall } from "./one-call.ts";
 
 const oneCall = fileURLToPath(new URL("../../../../dist/disks/dm-snapshot/testing/one-call.js", import.meta.url));
 
+/** Node alone takes many seconds to start on an emulated machine that is busy. */
+const patienceMs = 300_000;
+
 /** Instead of the program, after it, or as it begins, which then outlives whoever has started it. */
 export type Moment = "instead" | "after" | "while";
 
@@ -41,7 +44,10 @@ export async function killedAt(call: OneCall, point: KillPoint): Promise<{ kille
       await writeFile(path.join(directory, name), standIn(program, point, directory), { mode: 0o755 });
     }
     const env = { ...process.env, PATH: `${directory}:${process.env["PATH"] ?? ""}` };
-    const { exitCode, stderr } = await runUnchecked(process.execPath, [oneCall, JSON.stringify(call)], { env });
+    const { exitCode, stderr } = await runUnchecked(process.execPath, [oneCall, JSON.stringify(call)], {
+      env,
+      timeoutMs: patienceMs,
+    });
     const programs = (await readFile(path.join(directory, "begun"), "utf8")).length;
     if (exitCode === 0) return { killed: false, programs };
     if (programs !== point.program) throw new Error(`failed by itself: ${stderr}`);
@@ -50,7 +56,7 @@ export async function killedAt(call: OneCall, point: KillPoint): Promise<{ kille
         () => true,
         () => null,
       );
-    if ((await pollUntil(ended, { timeoutMs: 60_000 })) === null) throw new Error("the last program does not end");
+    if ((await pollUntil(ended, { timeoutMs: patienceMs })) === null) throw new Error("the last program does not end");
     return { killed: true, programs };
   } finally {
     await rm(directory, { recursive: true });
