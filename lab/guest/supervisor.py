@@ -16,6 +16,8 @@ import threading
 import time
 
 MODULES = ["dm_snapshot", "dm_zero", "loop", "tun", "vhost_vsock"]
+# The kernel would load them by itself, at the first rules of a test that has a deadline for that.
+MODULES += ["nft_chain_nat", "nft_ct", "nft_limit", "nft_masq", "nft_nat", "nft_reject_inet", "veth"]
 HEARTBEAT_SECONDS = 5
 # For processes that outlive the command and still hold its output.
 DRAIN_SECONDS = 5

@@ -157,12 +157,18 @@ fn memory_of_several_layers_is_found_and_compared_with_its_image() {
     (0..300).for_each(|number| fill(memory.page(number), number, 1));
     store.capture(&memory, None, 1).unwrap();
     // The first and the last pages are replaced and zeroed: memory neither begins nor ends with what lies in place.
-    [0, 100, 101, 299].into_iter().for_each(|number| fill(memory.page(number), number, 2));
-    [1, 102].into_iter().for_each(|number| memory.page(number).fill(0));
+    for number in [0, 100, 101, 299] {
+        fill(memory.page(number), number, 2);
+    }
+    for number in [1, 102] {
+        memory.page(number).fill(0);
+    }
     store.capture(&memory, Some(1), 2).unwrap();
     let mut restored = Memory::of_image(&store, 2).unwrap();
     assert!(restored.bytes() == memory.bytes());
-    [0, 1, 50, 100, 400].into_iter().for_each(|number| fill(restored.page(number), number, 3));
+    for number in [0, 1, 50, 100, 400] {
+        fill(restored.page(number), number, 3);
+    }
     restored.page(51).fill(0);
     let captured = store.capture(&restored, Some(2), 3).unwrap();
     assert_eq!((captured.get("pages_written"), captured.get("pages_zeroed")), (Some(&json!(5)), Some(&json!(1))));

@@ -138,8 +138,11 @@ export const deadlines = {
   /** A kernel that KVM can run prints its first line within a fraction of this; one that it cannot mostly prints nothing. */
   kvmCanarySilence: 10_000,
   subprocess: 60_000,
-  /** One call of ip, nft or sysctl takes milliseconds; longer than this and the kernel's network lock is stuck. */
-  networkCommand: 10_000,
+  /**
+   * One call of ip, nft or sysctl takes milliseconds, and the first one seconds where the kernel has to load modules and processors are
+   * emulated; longer than this and the kernel's network lock is stuck.
+   */
+  networkCommand: 30_000,
   /** One call of dmsetup or losetup takes milliseconds, and longer where it waits for what is being written. */
   diskCommand: 30_000,
   tunnelDial: 5_000,

@@ -63,7 +63,7 @@ pub(crate) fn run(mut options: Options) -> Result<Value> {
     let layer: LayerId = options.parsed("layer")?;
     let header = options.path("header")?;
     options.finish()?;
-    if let (Place::LayeredOver(_), None) = (&place, &parent) {
+    if let (Some((_, Place::LayeredOver(_))), None) = (&in_process, &parent) {
         return Err(invalid("--layered-over needs --parent: layers are those of an image"));
     }
     let parent = parent.map(|path| open_parent(Path::new(&path), &layers, memory_size)).transpose()?;

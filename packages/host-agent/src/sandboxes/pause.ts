@@ -81,7 +81,6 @@ export async function pauseSandbox(
     draft.release();
   }
   entry.gone.abort();
-  context.folds.add(draft.id);
   context.log.info({ sandboxId: running.sandboxId, generation: draft.id, steps: clock.timings }, "paused");
   try {
     const freeing = new StepClock(context, "pause", null);
@@ -99,4 +98,6 @@ export async function pauseSandbox(
     // It is paused all the same. What is left is freed by the resume, the destroy, or the next start.
     context.log.error({ sandboxId: running.sandboxId, err: error }, "could not free everything of a paused sandbox");
   }
+  // Not before: what is not sealed is not folded.
+  context.folds.add(draft.id);
 }

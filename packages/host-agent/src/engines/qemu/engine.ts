@@ -62,9 +62,8 @@ export class QemuEngine implements Engine {
     signal: AbortSignal,
   ): Promise<VirtualMachine> {
     const { files } = spec;
-    await allowTapDevice();
-    for (const log of [files.engineLog, files.consoleLog]) await createPrivate(log);
-    await removeSocket(files.qmpSocket);
+    const logs = [files.engineLog, files.consoleLog];
+    await Promise.all([allowTapDevice(), ...logs.map(createPrivate), removeSocket(files.qmpSocket)]);
     const { size: logSize } = await stat(files.engineLog);
     const failure = (cause: unknown): Promise<WrennError> => startFailure(spec, logSize, cause);
     const inheritance = await openInheritance(spec, this.#options.memoryLibrary);
@@ -96,7 +95,6 @@ export class QemuEngine implements Engine {
   async #command(spec: VmSpec, inheritance: Inheritance): Promise<[program: string, args: string[]]> {
     const { accelerator, program } = this.#options;
     const { start } = spec;
-    const cpuInfo = await readFile("/proc/cpuinfo", "utf8");
     const machine: QemuMachine = {
       name: spec.sandboxId,
       accelerator,
@@ -104,7 +102,7 @@ export class QemuEngine implements Engine {
       memoryMib: spec.memoryMib,
       start:
         start.from === "boot"
-          ? { ...start, kernelArguments: guestKernelArguments(accelerator, cpuInfo) }
+          ? { ...start, kernelArguments: guestKernelArguments(accelerator, await readFile("/proc/cpuinfo", "utf8")) }
           : { from: "frozen", deviceState: inheritance.deviceState },
       disk: spec.disk,
       tap: spec.network.tap,

@@ -78,7 +78,7 @@ export async function decideKvm(
   } catch (error) {
     return {
       usable: false,
-      reason: `KVM could not be tried: ${describeError(error)}`,
+      reason: `KVM could not be tried: ${describeError(error).replace(/\.$/, "")}.`,
     };
   }
 }
