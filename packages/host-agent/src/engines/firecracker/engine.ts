@@ -10,10 +10,9 @@ import {
   waitForExit,
 } from "@wrenn/system";
 import { tap } from "../../network/slot.ts";
-import { readEnd } from "../console-log.ts";
 import type { Engine, MachineIdentity, VirtualMachine, VmSpec } from "../engine.ts";
 import { jailedCommand } from "../launch.ts";
-import { createPrivate, engineEnvironment, engineWordsBytes } from "../qemu/engine.ts";
+import { createPrivate, engineEnvironment, lastWords } from "../process-files.ts";
 import { jailsGid } from "../users.ts";
 import type { FirecrackerProgram } from "./detect.ts";
 import { type Jail, jailOf, makeJail, removeJail, takeApiSocket } from "./jail.ts";
@@ -119,11 +118,7 @@ async function assertConfined(pid: number): Promise<void> {
 /** @param logSize what was in the log before this start: it may tell of an earlier one */
 async function startFailure(spec: VmSpec, logSize: number, cause: unknown): Promise<unknown> {
   if (cause instanceof WrennError && cause.code !== "engine_failed") return cause;
-  const { engineLog } = spec.files;
-  const { size } = await stat(engineLog);
-  // A log that has grown past its bound was emptied meanwhile.
-  const newBytes = Math.max(0, size - logSize);
-  const words = (await readEnd(engineLog, Math.min(engineWordsBytes, newBytes))).toString("utf8").trim();
+  const words = await lastWords(spec.files.engineLog, logSize);
   const observed = cause instanceof Error ? cause.message : String(cause);
   const what = spec.start.from === "boot" ? "did not start" : "did not take up the frozen state";
   return new WrennError("engine_failed", {

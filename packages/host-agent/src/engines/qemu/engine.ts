@@ -1,17 +1,10 @@
 /** QEMU as an engine: with KVM, or emulating the processor. */
-import { chmod, chown, open, readFile, rm, stat } from "node:fs/promises";
+import { chmod, chown, readFile, rm, stat } from "node:fs/promises";
 import { deadlines, WrennError } from "@wrenn/contract";
-import {
-  identifyProcess,
-  isMissingFile,
-  type ProcessIdentity,
-  signalProcess,
-  startDaemon,
-  waitForExit,
-} from "@wrenn/system";
-import { readEnd } from "../console-log.ts";
+import { identifyProcess, type ProcessIdentity, signalProcess, startDaemon, waitForExit } from "@wrenn/system";
 import type { Engine, EngineKind, MachineIdentity, VirtualMachine, VmDisk, VmSpec } from "../engine.ts";
 import { confinedCommand } from "../launch.ts";
+import { createPrivate, engineEnvironment, lastWords } from "../process-files.ts";
 import { enginesGid } from "../users.ts";
 import {
   type Accelerator,
@@ -24,9 +17,6 @@ import {
 import type { QemuProgram } from "./detect.ts";
 import { type Inheritance, openInheritance } from "./inheritance.ts";
 import { QemuVm } from "./vm.ts";
-
-/** Enough of QEMU's standard error to explain why it would not start. */
-export const engineWordsBytes = 1_000;
 
 export interface QemuEngineOptions {
   readonly program: QemuProgram;
@@ -122,9 +112,7 @@ export class QemuEngine implements Engine {
 
 /** @param logSize what was in the log before this start: it may tell of an earlier one */
 async function startFailure(spec: VmSpec, logSize: number, cause: unknown): Promise<WrennError> {
-  const { engineLog } = spec.files;
-  const { size } = await stat(engineLog);
-  const words = (await readEnd(engineLog, Math.min(engineWordsBytes, size - logSize))).toString("utf8").trim();
+  const words = await lastWords(spec.files.engineLog, logSize);
   const observed = cause instanceof Error ? cause.message : "it ended at once.";
   const what = spec.start.from === "boot" ? "did not start" : "did not take up the frozen state";
   return new WrennError("engine_failed", {
@@ -136,11 +124,6 @@ async function startFailure(spec: VmSpec, logSize: number, cause: unknown): Prom
 /** Removes a control socket, or whatever the engine's user, who owns it, has put in its place. */
 export async function removeSocket(qmpSocket: string): Promise<void> {
   await rm(qmpSocket, { recursive: true, force: true });
-}
-
-/** What QEMU gets to see of the host agent's environment: where programs are, and nothing else. */
-export function engineEnvironment(): NodeJS.ProcessEnv {
-  return { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin" };
 }
 
 /**
@@ -159,16 +142,4 @@ export async function openKvmToGroup(): Promise<number> {
   if (gid !== group) await chown("/dev/kvm", 0, group);
   if ((mode & 0o060) !== 0o060) await chmod("/dev/kvm", 0o660);
   return group;
-}
-
-/** An empty file that only root can read; the engine could not replace it, its directory being sticky. */
-export async function createPrivate(file: string): Promise<void> {
-  try {
-    const handle = await open(file, "a", 0o600);
-    await handle.close();
-  } catch (error) {
-    if (isMissingFile(error))
-      throw new WrennError("engine_failed", { message: `${file} cannot be made.`, cause: error });
-    throw error;
-  }
 }

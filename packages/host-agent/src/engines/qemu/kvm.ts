@@ -19,11 +19,11 @@ import {
 } from "@wrenn/system";
 import { z } from "zod";
 import type { Cgroups } from "../cgroups.ts";
-import { readEnd } from "../console-log.ts";
 import { confinedCommand } from "../launch.ts";
+import { engineEnvironment, lastWords } from "../process-files.ts";
 import { canaryUid, enginesGid } from "../users.ts";
 import { consoleChardev, consoleRingBytes, guestKernelArguments, qemuArguments } from "./command-line.ts";
-import { engineEnvironment, engineWordsBytes, openKvmToGroup } from "./engine.ts";
+import { openKvmToGroup } from "./engine.ts";
 import { QmpClient, type QmpEvent } from "./qmp.ts";
 
 const kvmVerdictSchema = z.object({ bootId: z.string(), usable: z.boolean(), reason: z.string() });
@@ -183,7 +183,7 @@ async function explain(outcome: Outcome, afterMs: number, logFile: string): Prom
     case "booted":
       return "KVM works: a guest kernel booted in it.";
     case "exited": {
-      const words = (await readEnd(logFile, engineWordsBytes)).toString("utf8").trim();
+      const words = await lastWords(logFile);
       // The first line says what; assertions and traces that follow it are for QEMU's developers.
       return `QEMU gave up on KVM: ${words.split("\n", 1).join("")}`;
     }
