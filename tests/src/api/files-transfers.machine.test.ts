@@ -503,9 +503,9 @@ describe("a guest agent that is not what it was", () => {
     });
     impostor.listen(0, "127.0.0.1");
     await once(impostor, "listening");
-    const other = await server.create();
     server.agent.realGuestAgentPort = (impostor.address() as net.AddressInfo).port;
     try {
+      const other = await server.create();
       return await work(`${server.url}${files.target("", { path: "x" })}`.replace(sandbox.id, other.id));
     } finally {
       server.agent.realGuestAgentPort = guest.port;

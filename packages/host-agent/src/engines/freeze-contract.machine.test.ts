@@ -239,7 +239,8 @@ for (const { title, choice, disks, skipped } of await contractEngines()) {
         await expect(bench.start(engine, { ...thawing, ...broken })).rejects.toMatchObject({ code, message });
         await expect(findEngineProcesses(files)).resolves.toEqual([]);
       }
-      await expect(descriptorsInUse()).resolves.toBe(open);
+      // What was still being closed when they were counted has gone meanwhile.
+      expect(await descriptorsInUse()).toBeLessThanOrEqual(open);
     });
 
     it.skipIf(disks !== "qcow2")(
