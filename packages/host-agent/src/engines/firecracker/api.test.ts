@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { link, mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
@@ -55,6 +55,18 @@ async function refusal(call: Promise<unknown>): Promise<WrennError> {
   expect(error.code).toBe("engine_failed");
   return error;
 }
+
+it("knows a socket that nobody listens on from one that somebody does", async () => {
+  server.listen(path.join(directory, "named.sock"));
+  await once(server, "listening");
+  await link(path.join(directory, "named.sock"), path.join(directory, "api.sock"));
+  await expect(api.listens()).resolves.toBe(true);
+  server.close();
+  await once(server, "close");
+  await expect(api.listens()).resolves.toBe(false);
+  await rm(path.join(directory, "api.sock"));
+  expect((await refusal(api.listens())).message).toContain("dialled");
+});
 
 it("asks in Firecracker's words, and understands what it says of itself", async () => {
   const instance = { id: "one", state: "Paused", vmm_version: "1.16.1", app_name: "Firecracker" };

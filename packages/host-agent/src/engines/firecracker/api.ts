@@ -1,6 +1,8 @@
 /** Firecracker's API: HTTP on a unix socket, one request a connection, with a deadline each. Only what Wrenn asks for. */
 import { request } from "node:http";
+import { connect } from "node:net";
 import { deadlines, WrennError } from "@wrenn/contract";
+import { hasErrno } from "@wrenn/system";
 import { z } from "zod";
 
 const faultSchema = z.object({ fault_message: z.string() });
@@ -36,6 +38,20 @@ export class FirecrackerApi {
 
   constructor(socketPath: string) {
     this.#socketPath = socketPath;
+  }
+
+  /** Whether anybody does: Firecracker gives its socket a name a moment before it listens. */
+  async listens(): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(this.#socketPath, () => {
+        socket.destroy();
+        resolve(true);
+      });
+      socket.once("error", (cause) => {
+        if (hasErrno(cause, "ECONNREFUSED")) resolve(false);
+        else reject(failed("Firecracker's socket cannot be dialled.", cause));
+      });
+    });
   }
 
   /** @throws WrennError `engine_failed`, as all of these */

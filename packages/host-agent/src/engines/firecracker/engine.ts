@@ -14,6 +14,7 @@ import type { Engine, MachineIdentity, VirtualMachine, VmSpec } from "../engine.
 import { jailedCommand } from "../launch.ts";
 import { createPrivate, engineEnvironment, lastWords } from "../process-files.ts";
 import { jailsGid } from "../users.ts";
+import { FirecrackerApi } from "./api.ts";
 import type { FirecrackerProgram } from "./detect.ts";
 import { type Jail, jailOf, makeJail, removeJail, takeApiSocket } from "./jail.ts";
 import { inJail, machineIdentity, type MachineSize } from "./machine.ts";
@@ -81,9 +82,12 @@ export class FirecrackerEngine implements Engine {
 
   /** Waits until Firecracker answers, and until its guest boots or runs on. */
   async #begin(vm: FirecrackerVm, jail: Jail, { start, memory }: VmSpec, signal: AbortSignal): Promise<void> {
-    const look = async (): Promise<boolean | null> => (vm.over ? false : (await takeApiSocket(jail)) || null);
-    const listens = await pollUntil(look, { timeoutMs: deadlines.engineGreeting, intervalMs: 2, signal });
-    if (listens !== true) throw new WrennError("engine_failed", { message: "it did not open its socket." });
+    const api = new FirecrackerApi(jail.files.apiSocket);
+    for (const opens of [() => takeApiSocket(jail), () => api.listens()]) {
+      const look = async (): Promise<boolean | null> => (vm.over ? false : (await opens()) || null);
+      const done = await pollUntil(look, { timeoutMs: deadlines.engineGreeting, intervalMs: 2, signal });
+      if (done !== true) throw new WrennError("engine_failed", { message: "it did not open its socket." });
+    }
     if (start.from === "boot") await vm.awaitBooting(signal);
     else if (memory.backend === "file") await vm.load({ backend_type: "File", backend_path: inJail.memory });
     else await vm.load({ backend_type: "Uffd", backend_path: inJail.pagerSocket });
