@@ -41,7 +41,7 @@ export class SlotPool {
   #upkeep: Promise<void> = Promise.resolve();
   #upkeepRuns = false;
   #retryTimer: NodeJS.Timeout | undefined;
-  #refillTimer: NodeJS.Timeout | undefined;
+  #refillTimer: NodeJS.Timeout | null = null;
   #rulesTimer: NodeJS.Timeout | undefined;
   #rulesAreDue = false;
 
@@ -146,7 +146,7 @@ export class SlotPool {
   async close(): Promise<void> {
     this.#closing.abort();
     clearTimeout(this.#retryTimer);
-    clearTimeout(this.#refillTimer);
+    if (this.#refillTimer !== null) clearTimeout(this.#refillTimer);
     clearInterval(this.#rulesTimer);
     await this.#upkeep;
     await Promise.allSettled(this.#makings);
@@ -276,15 +276,15 @@ export class SlotPool {
     }
   }
 
-  /** Whoever takes a slot is about to start an engine with it, and needs the processors more than the next one does; unless it is the last. */
+  /**
+   * Whoever takes a slot is about to start an engine with it, and needs the processors more than the next one does, who can make a slot for
+   * itself. Each that is taken puts the filling off, but not once the pool is empty: it would stay so where they are taken all the time.
+   */
   #refillSoon(): void {
-    clearTimeout(this.#refillTimer);
-    if (this.#closing.signal.aborted) return;
-    if (this.#ready.length === 0) {
-      this.#startUpkeep();
-      return;
-    }
+    if (this.#closing.signal.aborted || (this.#ready.length === 0 && this.#refillTimer !== null)) return;
+    if (this.#refillTimer !== null) clearTimeout(this.#refillTimer);
     this.#refillTimer = setTimeout(() => {
+      this.#refillTimer = null;
       this.#startUpkeep();
     }, intervals.slotRefill).unref();
   }
