@@ -185,7 +185,7 @@ async function explain(outcome: Outcome, afterMs: number, logFile: string): Prom
     case "exited": {
       const words = await lastWords(logFile);
       // The first line says what; assertions and traces that follow it are for QEMU's developers.
-      return `QEMU gave up on KVM: ${words.split("\n", 1).join("")}`;
+      return `QEMU gave up on KVM: ${words.split("\n", 1).join("")}.`;
     }
     case "silent":
     case null: {
