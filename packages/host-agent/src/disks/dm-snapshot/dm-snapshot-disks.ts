@@ -3,10 +3,10 @@
  * the frozen state that it was started from. An engine is given the device alone; the files are root's.
  */
 import { constants } from "node:fs";
-import { mkdir, open, realpath } from "node:fs/promises";
+import { open, realpath } from "node:fs/promises";
 import path from "node:path";
 import { type DiskFormat, type LayerId, type SandboxId, WrennError } from "@wrenn/contract";
-import { fileIdentity, isMissingFile, type Layout, tryAll } from "@wrenn/system";
+import { fileIdentity, isMissingFile, type Layout, makeDirectory, tryAll } from "@wrenn/system";
 import { passable } from "../../directories.ts";
 import type { VirtualMachine, VmDisk } from "../../engines/engine.ts";
 import type { DiskChain, Disks, FlattenOptions, SandboxDisk } from "../disks.ts";
@@ -160,7 +160,7 @@ export class DmSnapshotDisks implements Disks {
 
   async flatten({ chain, sizeMib, target }: FlattenOptions, signal: AbortSignal): Promise<void> {
     const file = this.#file(target);
-    await mkdir(path.dirname(file), { recursive: true, mode: passable });
+    await makeDirectory(path.dirname(file), passable);
     await removeOverlay(file);
     const merged = await open(file, "wx", 0o600);
     try {

@@ -5,7 +5,7 @@
 import { chmod, chown, constants, copyFile, link, lstat, mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { type SandboxId, WrennError } from "@wrenn/contract";
-import { hasErrno, isMissingFile, type JailLayout, run } from "@wrenn/system";
+import { hasErrno, isMissingFile, type JailLayout, makeDirectory, run } from "@wrenn/system";
 import type { VmSpec } from "../engine.ts";
 import { jailsGid } from "../users.ts";
 import { bootConfiguration, inJail } from "./machine.ts";
@@ -39,7 +39,7 @@ export async function makeJail(jail: Jail, spec: VmSpec): Promise<void> {
   const { files, root } = jail;
   await removeJail(files);
   await mkdir(files.directory, { mode: 0o700 });
-  await mkdir(root, { recursive: true });
+  await makeDirectory(root);
   await makePipes(jail, spec.uid);
   await placeDisk(spec, within(root, inJail.disk));
   await (spec.start.from === "boot" ? placeBoot(jail, spec) : placeFrozen(jail, spec));
